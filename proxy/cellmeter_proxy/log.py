@@ -1,0 +1,290 @@
+"""The captured log: one SQLite file, the only thing that passes between the three rooms.
+
+``Log`` is synchronous and belongs to one thread. The relay writes through ``writer.LogWriter``,
+which owns a ``Log`` in a thread of its own; everybody else opens one to read, or to append scores.
+
+Invariants kept here: a row is decoded into the type it was written from or the log is refused by
+name; a blob is stored under the SHA-256 of its content; nothing is ever deleted.
+"""
+
+import hashlib
+import os
+import socket
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
+
+import msgspec
+import zstandard
+from sqlite_utils import Database
+
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Record, now_us
+from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns, migrate
+
+R = TypeVar("R", bound=Record)
+Durability = Literal["full", "process"]
+_BUSY_MS: Final = 10_000
+_ZSTD_LEVEL: Final = 3
+
+
+class Log:
+    """An open captured log.
+
+    ``durability`` is "full" (a commit survives the loss of power, ``synchronous=FULL``) or
+    "process" (a commit survives kill -9, no fsync per commit).
+    """
+
+    def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
+        self.conn = conn
+        self.path = path
+        self._statements = {row: _Statements(row) for row in TABLES}
+
+    @classmethod
+    def create(cls, path: Path | str, durability: Durability = "full") -> Self:
+        """Open a log for writing, creating or migrating the file where needed.
+
+        Raises:
+            CellmeterError: the file is not a log, is of a newer version, or cannot be written.
+
+        """
+        path = Path(path)
+        try:
+            conn = _connect(path, read_only=False)
+            _refuse_foreign(conn, path, allow_empty=True)
+            conn.execute("PRAGMA journal_mode=WAL")
+            conn.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
+            db = Database(conn, execute_plugins=False)
+            migrate(db)
+            facts = {
+                "schema_version": str(SCHEMA_VERSION),
+                "creator": "cellmeter",
+                "created_at": str(now_us()),
+                "fingerprint_salt": os.urandom(16).hex(),
+            }
+            conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
+        except (sqlite3.Error, OSError) as error:
+            raise _unusable(path, error) from None
+        return cls(conn, path)
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Open an existing log for reading.
+
+        Raises:
+            CellmeterError: there is no such file, it is not a log, or it is of a newer version.
+
+        """
+        path = Path(path)
+        if not path.exists():
+            raise CellmeterError(
+                f"there is no log at {path}",
+                hint="record one with `cellmeter proxy`, `cellmeter run` or `cellmeter demo`",
+            )
+        try:
+            conn = _connect(path, read_only=True)
+            _refuse_foreign(conn, path, allow_empty=False)
+        except (sqlite3.Error, OSError) as error:
+            raise _unusable(path, error) from None
+        return cls(conn, path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        self.conn.close()
+
+    # Reading
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the file, or None."""
+        row = self.conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def rows(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
+        """The rows of a table, in the order they were written, as values of their type.
+
+        Args:
+            type_: the row type; it names the table.
+            where: an SQL condition with ``?`` for each of ``params``, and an ``ORDER BY`` if wanted.
+            params: the values for the condition.
+
+        """
+        statements = self._statements[type_]
+        tail = where if "order by" in where.lower() else f"{where} ORDER BY rowid"
+        for row in self.conn.execute(f"{statements.select} WHERE {tail}", params):
+            yield statements.decode(row)
+
+    def blob(self, digest: str) -> bytes:
+        """The content stored under a digest.
+
+        Raises:
+            KeyError: nothing is stored under it.
+
+        """
+        row = next(self.rows(BlobRow, "digest = ?", (digest,)), None)
+        if row is None:
+            raise KeyError(digest)
+        return zstandard.ZstdDecompressor().decompress(row.data, max_output_size=max(row.size, 1))
+
+    # Writing; the caller holds a transaction, or accepts one per statement
+
+    def append(self, *records: Record) -> None:
+        """Add rows as they are."""
+        for record in records:
+            statements = self._statements[type(record)]
+            self.conn.execute(statements.insert, statements.encode(record))
+
+    def replace(self, record: Record) -> None:
+        """Put a row in place of the one with its key. For a row that its own writer completes, nothing else."""
+        statements = self._statements[type(record)]
+        self.conn.execute(statements.insert.replace("INSERT", "INSERT OR REPLACE", 1), statements.encode(record))
+
+    def put_blob(self, blob: BlobRow) -> None:
+        """Store content once; a second copy of the same content is nothing new."""
+        statements = self._statements[BlobRow]
+        self.conn.execute(statements.insert.replace("INSERT", "INSERT OR IGNORE", 1), statements.encode(blob))
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether content is stored under a digest."""
+        return self.conn.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
+
+    def open_call(self, call: Call) -> int:
+        """Write a call's row before its answer, and return its place within the session."""
+        row = self.conn.execute("SELECT max(seq) FROM calls WHERE session = ?", (call.session,)).fetchone()
+        seq = (row[0] or 0) + 1
+        self.append(msgspec.structs.replace(call, seq=seq))
+        return seq
+
+    def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
+        """Complete an open row, with its attempts, once the whole answer is known."""
+        statements = self._statements[Call]
+        values = statements.encode(call)
+        self.conn.execute(statements.update_call, (*values, call.call_id))
+        for attempt in attempts:
+            self.replace(attempt)
+
+    def recover(self) -> int:
+        """Mark the open rows of processes that are gone as ``interrupted``, and return how many."""
+        writers = [str(row[0]) for row in self.conn.execute("SELECT DISTINCT writer FROM calls WHERE state = 'open'")]
+        gone = [writer for writer in writers if not writer_is_alive(writer)]
+        count = 0
+        for writer in gone:
+            count += self.conn.execute(
+                "UPDATE calls SET state = 'interrupted', outcome = 'interrupted',"
+                " error = 'the recording process ended before the answer did' WHERE state = 'open' AND writer = ?",
+                (writer,),
+            ).rowcount
+        return count
+
+
+class _Statements:
+    """The SQL of one row type, and the way its values go in and come out."""
+
+    def __init__(self, row: type[Record]) -> None:
+        self._row = row
+        self._names = list(columns(row))
+        self._json = json_columns(row)
+        listed = ", ".join(f'"{name}"' for name in self._names)
+        table = TABLES[row]
+        self.select = f"SELECT {listed} FROM {table}"
+        self.insert = f"INSERT INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
+        # A call's place was given when it was opened and is nobody's to change.
+        assignments = ", ".join(f'"{name}" = ' + ("coalesce(?, seq)" if name == "seq" else "?") for name in self._names)
+        self.update_call = f"UPDATE {table} SET {assignments} WHERE call_id = ?"
+
+    def encode(self, record: Record) -> tuple[Any, ...]:
+        return tuple(
+            msgspec.json.encode(value).decode() if name in self._json and value is not None else value
+            for name, value in ((name, getattr(record, name)) for name in self._names)
+        )
+
+    def decode(self, row: Sequence[Any]) -> Any:
+        values = {
+            name: msgspec.json.decode(value) if name in self._json and value is not None else value
+            for name, value in zip(self._names, row, strict=True)
+        }
+        return msgspec.convert(values, self._row, strict=False)
+
+
+def make_blob(content: bytes) -> BlobRow:
+    """A blob row for content: its digest, its size, its compressed bytes."""
+    return BlobRow(
+        digest=digest_of(content),
+        size=len(content),
+        data=zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content),
+    )
+
+
+def digest_of(content: bytes) -> str:
+    """``sha256:<hex>`` of exact bytes."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def writer_name() -> str:
+    """The name of this process as an owner of open rows: host, process id, and when the process started."""
+    pid = os.getpid()
+    return f"{socket.gethostname()}/{pid}/{_process_start(pid) or 0}"
+
+
+def writer_is_alive(writer: str) -> bool:
+    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell."""
+    host, pid_text, start = writer.rsplit("/", 2)
+    if host != socket.gethostname():
+        return True
+    pid = int(pid_text)
+    running_since = _process_start(pid)
+    if running_since is not None:
+        return str(running_since) == start
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _process_start(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot (proc(5), ``/proc/<pid>/stat`` field 22), or None without one."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    conn.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    return conn
+
+
+def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:
+    tables = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables and allow_empty:
+        return
+    if not {"meta", "calls"} <= tables:
+        raise CellmeterError(
+            f"{path} is not a cellmeter log: it is a database of something else",
+            hint="name the file that `cellmeter proxy --log` or `cellmeter run` wrote",
+        )
+    row = conn.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    version = int(row[0]) if row else 0
+    if version > SCHEMA_VERSION:
+        raise CellmeterError(
+            f"{path} was written by a newer cellmeter: its schema is version {version}, this one reads {SCHEMA_VERSION}",
+            hint="upgrade with `pip install -U cellmeter`",
+        )
+
+
+def _unusable(path: Path, error: Exception) -> CellmeterError:
+    if "not a database" in str(error):
+        return CellmeterError(f"{path} is not a cellmeter log: it is not an SQLite file")
+    return CellmeterError(f"the log {path} cannot be opened: {error}", hint="check the path and its permissions")

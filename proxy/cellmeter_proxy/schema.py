@@ -1,0 +1,105 @@
+"""The tables of the captured log, derived from the row types and created as numbered migrations.
+
+Invariant: a released migration never changes. A new version adds one, and ``SCHEMA_VERSION`` follows.
+"""
+
+import types
+from typing import Final, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from sqlite_utils import Database
+from sqlite_utils.db import Table
+from sqlite_utils.migrations import Migrations
+
+from cellmeter_proxy.record import (
+    Artifact,
+    Attempt,
+    BlobRow,
+    Call,
+    Cell,
+    Egress,
+    Record,
+    ScoreRow,
+    Span,
+    Sweep,
+)
+
+SCHEMA_VERSION: Final = 1
+
+TABLES: Final[dict[type[Record], str]] = {
+    Sweep: "sweeps",
+    Cell: "cells",
+    Call: "calls",
+    Attempt: "attempts",
+    BlobRow: "blobs",
+    Span: "spans",
+    Artifact: "artifacts",
+    Egress: "egress",
+    ScoreRow: "scores",
+}
+
+SqlType = type[int] | type[float] | type[str] | type[bytes]
+
+
+def columns(row: type[Record]) -> dict[str, SqlType]:
+    """The columns of a row type with their SQL types; anything structured is JSON text."""
+    return {name: _sql_type(hint) for name, hint in get_type_hints(row).items()}
+
+
+def json_columns(row: type[Record]) -> frozenset[str]:
+    """The columns of a row type that hold JSON text of a structured value."""
+    return frozenset(name for name, hint in get_type_hints(row).items() if _is_structured(hint))
+
+
+def _plain(hint: object) -> object:
+    """The type itself, where None is allowed beside it."""
+    if get_origin(hint) in {Union, types.UnionType}:
+        return next(arg for arg in get_args(hint) if arg is not type(None))
+    return hint
+
+
+def _is_structured(hint: object) -> bool:
+    plain = _plain(hint)
+    if get_origin(plain) is Literal:
+        return False
+    return get_origin(plain) in {list, dict} or (isinstance(plain, type) and issubclass(plain, Record))
+
+
+def _sql_type(hint: object) -> SqlType:
+    plain = _plain(hint)
+    if plain in {int, bool}:
+        return int
+    if plain is float:
+        return float
+    if plain is bytes:
+        return bytes
+    return str
+
+
+def migrate(db: Database) -> None:
+    """Bring a new or older log to ``SCHEMA_VERSION``. Does nothing where it is there already."""
+    set_ = Migrations("cellmeter")
+    for step in (_m001_first,):
+        set_(name=step.__name__.lstrip("_"))(step)
+    set_.apply(db)
+
+
+def _create(db: Database, row: type[Record], pk: str | tuple[str, ...] | None) -> Table:
+    table = cast("Table", db[TABLES[row]])
+    table.create(dict(columns(row)), **({"pk": pk} if pk else {}))
+    return table
+
+
+def _m001_first(db: Database) -> None:
+    cast("Table", db["meta"]).create({"key": str, "value": str}, pk="key")
+    _create(db, Sweep, "sweep_id")
+    _create(db, Cell, ("cell_id", "attempt"))
+    calls = _create(db, Call, "call_id")
+    calls.create_index(["session", "seq"], unique=True)
+    calls.create_index(["cell_id", "cell_attempt"])
+    calls.create_index(["state"])
+    _create(db, Attempt, ("call_id", "n"))
+    _create(db, BlobRow, "digest")
+    _create(db, Span, "span_id").create_index(["cell_id", "cell_attempt"])
+    _create(db, Artifact, ("cell_id", "cell_attempt", "name"))
+    _create(db, Egress, None)
+    _create(db, ScoreRow, None).create_index(["cell_id", "methodology"])

@@ -1,0 +1,1 @@
+"""Scores computed from a captured log alone, offline, at any later time."""
