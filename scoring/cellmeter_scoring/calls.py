@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from cellmeter_proxy.record import Attempt, Call, UsageSource
+from cellmeter_proxy.record import Attempt, Call
 
 _MODEL_DIALECTS: Final = frozenset({"chat.completions", "completions", "embeddings", "responses", "messages"})
 _THROTTLED: Final = 429
@@ -37,11 +37,10 @@ class Trouble(Enum):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """The token counts of one call, and where they come from."""
+    """The token counts of one call; None where nobody counted. An embedding has no output."""
 
     prompt: int | None
     completion: int | None
-    source: UsageSource
 
 
 def is_model_call(call: Call) -> bool:
@@ -124,8 +123,10 @@ def reached_a_model(call: Call) -> bool:
 
 def tokens_of(call: Call) -> Tokens:
     """The provider's counts, each completed by the recorded estimate where it is missing."""
+    completion = call.estimated_completion_tokens if call.completion_tokens is None else call.completion_tokens
+    if completion is None and call.dialect == "embeddings":
+        completion = 0
     return Tokens(
         prompt=call.estimated_prompt_tokens if call.prompt_tokens is None else call.prompt_tokens,
-        completion=call.estimated_completion_tokens if call.completion_tokens is None else call.completion_tokens,
-        source=call.usage_source,
+        completion=completion,
     )

@@ -28,7 +28,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True):
     blast_radius: Fraction | None
     """Share of the changed files that the task does not expect."""
     tokens_per_correct_task: Amount | None = None
-    """Tokens over passes; None also where tokens were spent and nothing is correct (a pass of 0)."""
+    """Tokens over passes; ``math.inf`` (null in JSON) where tokens were spent and nothing is correct."""
     wall_clock_ms: Amount | None
     expected_refusal: bool
     refusal_produced: bool | None

@@ -10,8 +10,27 @@ from typing import Final
 import msgspec
 
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.record import Axis
+from cellmeter_scoring.axes.blast_radius import BlastRadius, score_blast_radius, score_blast_radius_as_published
+from cellmeter_scoring.axes.integrity import Integrity, score_integrity
+from cellmeter_scoring.axes.latency import Latency, score_latency, score_latency_as_published
+from cellmeter_scoring.axes.pass_rate import PassRate, score_pass_rate
+from cellmeter_scoring.axes.refusal import Refusal, score_refusal, score_refusal_as_published
+from cellmeter_scoring.axes.tokens import TokenCounts, score_tokens, score_tokens_as_published
 from cellmeter_scoring.components import Components, Composite, Weights
 from cellmeter_scoring.formulas import CAB_WEIGHTS, CELLMETER_WEIGHTS, cab_0_1, cellmeter_1
+from cellmeter_scoring.score import Scorer
+
+
+class Scorers(msgspec.Struct, frozen=True, kw_only=True):
+    """The scorer of each axis that is read from the records; the composite is made of their results."""
+
+    pass_rate: Scorer[PassRate]
+    tokens: Scorer[TokenCounts]
+    latency: Scorer[Latency]
+    blast_radius: Scorer[BlastRadius]
+    refusal: Scorer[Refusal]
+    integrity: Scorer[Integrity]
 
 
 class Methodology(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +38,11 @@ class Methodology(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: str
+    scorers: Scorers
+    scores_infrastructure: bool
+    """Whether a cell that failed for the infrastructure's reasons is scored like any other."""
+    needs: tuple[Axis, ...]
+    """The axes without which there is no composite."""
     weights: Weights
     formulas: Mapping[str, str]
     """Each term as it is computed, for a reader; what is assumed rather than known says so."""
@@ -38,6 +62,16 @@ METHODOLOGIES: Final[Mapping[str, Methodology]] = MappingProxyType(
         "cab-0.1": Methodology(
             name="cab-0.1",
             version="0.1",
+            scorers=Scorers(
+                pass_rate=score_pass_rate,
+                tokens=score_tokens_as_published,
+                latency=score_latency_as_published,
+                blast_radius=score_blast_radius_as_published,
+                refusal=score_refusal_as_published,
+                integrity=score_integrity,
+            ),
+            scores_infrastructure=True,
+            needs=("pass_rate", "tokens", "latency", "blast_radius", "refusal", "integrity"),
             weights=CAB_WEIGHTS,
             formulas=MappingProxyType(
                 {
@@ -54,6 +88,16 @@ METHODOLOGIES: Final[Mapping[str, Methodology]] = MappingProxyType(
         "cellmeter-1": Methodology(
             name="cellmeter-1",
             version="1",
+            scorers=Scorers(
+                pass_rate=score_pass_rate,
+                tokens=score_tokens,
+                latency=score_latency,
+                blast_radius=score_blast_radius,
+                refusal=score_refusal,
+                integrity=score_integrity,
+            ),
+            scores_infrastructure=False,
+            needs=("pass_rate", "integrity"),
             weights=CELLMETER_WEIGHTS,
             formulas=MappingProxyType(
                 {
