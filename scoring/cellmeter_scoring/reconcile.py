@@ -24,7 +24,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     reported: int
     low: int
     high: int
-    """What the printed number can mean, both ends included."""
+    """What the printed number can mean if it was rounded once, both ends included."""
     recorded: int | None
     """Over all calls that reached a model; None where one of them has no count."""
     agreement: Agreement
@@ -56,6 +56,15 @@ def meant_by(printed: int) -> tuple[int, int]:
     return printed, printed
 
 
+def printed_as(count: int) -> int:
+    """A count as an agent prints it, read back."""
+    if count < 1000:
+        return count
+    if count < 10_000:
+        return round(float(f"{count / 1000:.1f}") * 1000)
+    return round(count / 1000) * 1000
+
+
 def _line(
     cell: Cell,
     count: Literal["prompt_tokens", "completion_tokens"],
@@ -67,7 +76,9 @@ def _line(
     low, high = meant_by(reported)
     known = [number for _, number in counts if number is not None]
     total = sum(known) if len(known) == len(counts) else None
-    answers = [number for answered, number in counts if answered]
+    last = next((number for answered, number in reversed(counts) if answered), None)
+    # An agent may add up what it printed for each call, each rounded by itself.
+    rounded = None if total is None else sum(map(printed_as, known))
     return [
         Reconciliation(
             cell_id=cell.cell_id,
@@ -77,7 +88,7 @@ def _line(
             low=low,
             high=high,
             recorded=total,
-            agreement=_agreement(low, high, total, answers[-1] if answers else None),
+            agreement="agrees" if rounded == reported else _agreement(low, high, total, last),
             source=cell.reported.source,
         )
     ]
