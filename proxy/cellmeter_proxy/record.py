@@ -255,6 +255,8 @@ class Cell(Record, frozen=True, kw_only=True):
     image: str | None = None
     image_digest: str | None = None
     isolation: Isolation
+    expects_calls: bool = True
+    """False for an agent that calls no model by design, such as the controls that do nothing or apply the solution."""
     plugin_stack: list[str] = []
     behavior_mode: str = "factory"
     started_at: int
