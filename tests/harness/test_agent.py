@@ -49,7 +49,9 @@ def test_a_manifest_is_read_with_everything_that_it_says(manifest: Path) -> None
     assert agent.programs["painter"].hint == "pip install painter"
 
 
-def test_the_directory_of_an_agents_own_files_is_the_one_beside_its_manifest_and_part_of_its_digest(manifest: Path) -> None:
+def test_the_directory_of_an_agents_own_files_is_the_one_beside_its_manifest_and_part_of_its_digest(
+    manifest: Path,
+) -> None:
     alone = load_agent(manifest)
     own = manifest.with_suffix("")
     own.mkdir()
