@@ -65,6 +65,10 @@ def is_failure(row: Cell, infrastructure: Collection[str]) -> bool:
     return row.ended_at is not None and row.failure_class in infrastructure and row.failure_class != "cancelled"
 
 
+def _is_done(row: Cell, infrastructure: Collection[str]) -> bool:
+    return row.ended_at is not None and row.failure_class not in infrastructure
+
+
 def again(pending: Pending, cell: Cell, bound: int, infrastructure: Collection[str]) -> Pending | None:
     """The further attempt that a cell gets after an attempt, if any."""
     if not is_failure(cell, infrastructure) or pending.failures >= bound:
@@ -122,7 +126,8 @@ def refuse_mixture(
             changes |= {
                 f"the agent {cell.agent} has changed": digest != plan.agent.digest,
                 f"its upstream was {before.upstream} and would be {now.upstream}": before.upstream != now.upstream,
-                f"its limit was {before.timeout_s} s and would be {now.timeout_s}": before.timeout_s != now.timeout_s,
+                f"its time limit was {before.timeout_s} and would be {now.timeout_s}": before.timeout_s
+                != now.timeout_s,
             }
         for change, happened in changes.items():
             if happened:

@@ -61,64 +61,66 @@ async def run_sweep(
 
     """
     with sweep_lock(spec.log, spec.name):
-        needed = {plan.task.id: plan.task for plan in plan_cells(spec)}
-        versions = await check_programs(spec.agents, needed.values(), sandbox)
+        versions = await check_programs(spec.agents, spec.tasks, sandbox)
         bench = Bench(sandbox=sandbox, recorder=recorder, classify=judge.classify, versions=versions)
-        todo = await _resume(spec, bench, judge)
-        on_event(SweepPlanned(sweep_id=spec.name, done=len(todo.done), pending=len(todo.pending)))
-        queue = deque(todo.pending)
-        finished: list[Cell] = []
-        await _work_off(queue, finished, spec, bench, judge, on_event)
-        end = _summary([*todo.done, *todo.exhausted, *finished], spec.name, judge.infrastructure)
-        on_event(end)
+        return await _Run(spec, bench, judge, on_event).to_its_end()
+
+
+class _Run:
+    """One run of a sweep: the attempts that are still to be made, and the cells that will not be tried again."""
+
+    def __init__(self, spec: SweepSpec, bench: Bench, judge: Judge, on_event: Callable[[Event], None]) -> None:
+        self._spec = spec
+        self._bench = bench
+        self._judge = judge
+        self._on_event = on_event
+        self._queue: deque[Pending] = deque()
+        self._final: list[Cell] = []
+
+    async def to_its_end(self) -> SweepFinished:
+        todo = await self._resume()
+        self._queue.extend(todo.pending)
+        self._final += [*todo.done, *todo.exhausted]
+        self._on_event(SweepPlanned(sweep_id=self._spec.name, done=len(self._final), pending=len(todo.pending)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._spec.concurrency, len(self._queue))):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+        end = _summary(self._final, self._spec.name, self._judge.infrastructure)
+        self._on_event(end)
         return end
 
+    async def _resume(self) -> Outlook:
+        """Bring the rows of a dead run and of the sweep up to date, and decide what is left to be done."""
+        spec, recorder, isolation = self._spec, self._bench.recorder, self._bench.sandbox.isolation
+        for cell in abandoned(await recorder.read(cells_of(spec.name))):
+            await recorder.replace(cell)
+        plans, rows = plan_cells(spec), await recorder.read(cells_of(spec.name))
+        todo = outlook(plans, rows, spec.retry.infrastructure, self._judge.infrastructure)
+        earlier = await recorder.read(sweep_of(spec.name))
+        before, now = read_document(earlier.spec) if earlier else None, describe(spec)
+        versions = dict(self._bench.versions)
+        refuse_mixture(plans, todo.done, before=before, now=now, isolation=isolation, versions=versions)
+        row = _sweep_row(spec.name, merged(before, now), isolation, earlier.started_at if earlier else now_us())
+        await (recorder.replace(row) if earlier else recorder.append(row))
+        return todo
 
-async def _resume(spec: SweepSpec, bench: Bench, judge: Judge) -> Outlook:
-    """Bring the sweep's row and the rows of a dead run up to date, and decide what is left to be done."""
-    recorder = bench.recorder
-    for row in abandoned(await recorder.read(cells_of(spec.name))):
-        await recorder.replace(row)
-    plans, rows = plan_cells(spec), await recorder.read(cells_of(spec.name))
-    todo = outlook(plans, rows, spec.retry.infrastructure, judge.infrastructure)
-    earlier = await recorder.read(sweep_of(spec.name))
-    before, now = read_document(earlier.spec) if earlier else None, describe(spec)
-    isolation, versions = bench.sandbox.isolation, dict(bench.versions)
-    refuse_mixture(plans, todo.done, before=before, now=now, isolation=isolation, versions=versions)
-    row = _sweep_row(spec.name, merged(before, now), isolation, earlier.started_at if earlier else now_us())
-    await (recorder.replace(row) if earlier else recorder.append(row))
-    return todo
-
-
-async def _work_off(
-    queue: deque[Pending],
-    finished: list[Cell],
-    spec: SweepSpec,
-    bench: Bench,
-    judge: Judge,
-    on_event: Callable[[Event], None],
-) -> None:
-    """Run attempts until none is pending, as many at a time as the sweep says."""
-
-    async def worker() -> None:
-        while queue:
-            pending = queue.popleft()
-            on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
-            cell = await run_cell(pending.plan, pending.attempt, bench)
-            further = again(pending, cell, spec.retry.infrastructure, judge.infrastructure)
-            on_event(CellFinished(cell=cell, retried=further is not None))
+    async def _work(self) -> None:
+        """Make attempts until none is pending."""
+        bound, infrastructure = self._spec.retry.infrastructure, self._judge.infrastructure
+        while self._queue:
+            pending = self._queue.popleft()
+            self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
+            cell = await run_cell(pending.plan, pending.attempt, self._bench)
+            further = again(pending, cell, bound, infrastructure)
+            self._on_event(CellFinished(cell=cell, retried=further is not None))
             # At the end of the queue, so that whatever was wrong has had time to pass.
             if further is not None:
-                queue.append(further)
+                self._queue.append(further)
             else:
-                finished.append(cell)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(spec.concurrency, len(queue))):
-                group.create_task(worker())
-    except BaseExceptionGroup as several:
-        raise _first(several) from None
+                self._final.append(cell)
 
 
 def _first(error: BaseException) -> BaseException:
