@@ -16,7 +16,8 @@ def tree(directory):
     """The files under a directory with their content; None for what is not a plain file. Caches do not count."""
     paths = [path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir()]
     kept = [path for path in paths if not {"__pycache__", ".pytest_cache"} & set(path.relative_to(directory).parts)]
-    return {str(path.relative_to(directory)): None if path.is_symlink() else path.read_bytes() for path in kept}
+    plain = {path for path in kept if path.is_file() and not path.is_symlink()}
+    return {str(path.relative_to(directory)): path.read_bytes() if path in plain else None for path in kept}
 
 
 def verdict():
