@@ -1,0 +1,209 @@
+"""Answers of every dialect, streamed or not, joined into the text that was generated.
+
+A stream is joined before it is counted: its chunks are not tokens, and encoding each one over-counts by a quarter.
+Deltas are kept per choice, block or item; of tool calls the name once and the fragments of the arguments in order.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.tokens.conversation import ToolCall
+from cellmeter_proxy.tokens.jsontext import as_dict, as_list, as_source, as_text, decode
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model generated, as far as it was shown."""
+
+    texts: list[str] = []
+    """One for each choice or block of text, reasoning included where it is shown as it was generated."""
+    tool_calls: list[ToolCall] = []
+    hidden_reasoning: bool = False
+    """The answer itself says that there was reasoning which it does not show, or only sums up."""
+    shown_reasoning: bool = False
+
+
+class Slot(msgspec.Struct, kw_only=True):
+    """One choice, block, item or tool call while its deltas arrive."""
+
+    fragments: list[str] = []
+    tool: str | None = None
+    """The tool's name, where this is a call of one."""
+
+
+class Gathered(msgspec.Struct, kw_only=True):
+    """All slots of an answer while it is being read."""
+
+    slots: dict[tuple[object, ...], Slot] = {}
+    hidden: bool = False
+    shown: bool = False
+
+    def add(self, key: tuple[object, ...], text: object, *, tool: object = None) -> None:
+        """Append a fragment to a slot, which is a tool call if any of its fragments has named one."""
+        slot = self.slots.setdefault(key, Slot())
+        slot.fragments.append(as_source(text))
+        if isinstance(tool, str) and not slot.tool:
+            slot.tool = tool
+
+    def reasoning(self, key: tuple[object, ...], text: object) -> None:
+        """Append reasoning that is shown as it was generated."""
+        if as_text(text):
+            self.shown = True
+            self.add((*key, "reasoning"), text)
+
+    def answer(self) -> Answer:
+        """What was gathered."""
+        slots = list(self.slots.values())
+        return Answer(
+            texts=["".join(slot.fragments) for slot in slots if slot.tool is None],
+            tool_calls=[ToolCall(name=slot.tool, arguments="".join(slot.fragments)) for slot in slots if slot.tool],
+            hidden_reasoning=self.hidden,
+            shown_reasoning=self.shown,
+        )
+
+
+def read_answer(dialect: Dialect, documents: Iterable[bytes | str]) -> Answer | None:
+    """What the model generated, or None where the documents show nothing of it.
+
+    Args:
+        dialect: the dialect of the call.
+        documents: the JSON body of an answer, or the ``data`` of each event of a stream, in order. What is no JSON
+            object (such as ``[DONE]``) is passed over.
+
+    """
+    reader = _READERS.get(dialect)
+    if reader is None:
+        return None
+    gathered = Gathered()
+    for document in documents:
+        reader(as_dict(decode(document)), gathered)
+    return gathered.answer() if gathered.slots or gathered.hidden else None
+
+
+def _chat(document: dict[str, Any], into: Gathered) -> None:
+    for order, one in enumerate(as_list(document.get("choices"))):
+        choice = as_dict(one)
+        key = (_index(choice, order),)
+        said = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
+        if "text" in choice:  # legacy completions
+            into.add(key, as_text(choice["text"]))
+        _chat_message(key, said, into)
+
+
+def _chat_message(key: tuple[object, ...], said: dict[str, Any], into: Gathered) -> None:
+    if said:
+        into.add(key, as_text(said.get("content")))
+        into.add(key, as_text(said.get("refusal")))
+    # Both names are in use for the same text, by DeepSeek and by OpenRouter and Ollama; one answer may carry both.
+    into.reasoning(key, as_text(said.get("reasoning_content")) or as_text(said.get("reasoning")))
+    if any(as_dict(one).get("type") == "reasoning.encrypted" for one in as_list(said.get("reasoning_details"))):
+        into.hidden = True
+    for order, one in enumerate(as_list(said.get("tool_calls"))):
+        call = as_dict(one)
+        function = as_dict(call.get("function") or call.get("custom"))
+        into.add(
+            (*key, "call", _index(call, order)),
+            function.get("arguments", function.get("input")),
+            tool=function.get("name"),
+        )
+    if legacy := as_dict(said.get("function_call")):
+        into.add((*key, "call"), legacy.get("arguments"), tool=legacy.get("name"))
+
+
+def _index(value: dict[str, Any], order: int) -> int:
+    """The place that a part of a stream names, or else the one that it stands at."""
+    index = value.get("index")
+    return index if isinstance(index, int) else order
+
+
+def _responses(document: dict[str, Any], into: Gathered) -> None:
+    """A whole response, an event that carries an item or the response whole, or a delta of an item not yet whole."""
+    whole = document if document.get("object") == "response" else as_dict(document.get("response"))
+    for order, item in enumerate(as_list(whole.get("output"))):
+        _whole_item(order, as_dict(item), into)
+    if isinstance(place := document.get("output_index"), int):
+        _item_event(place, document, into)
+
+
+def _item_event(place: int, document: dict[str, Any], into: Gathered) -> None:
+    match as_text(document.get("type")):
+        case "response.output_item.added":
+            item = as_dict(document.get("item"))
+            into.hidden |= item.get("type") == "reasoning"
+            if isinstance(item.get("name"), str):
+                into.add((place,), "", tool=item["name"])
+        case "response.output_item.done":
+            _whole_item(place, as_dict(document.get("item")), into)
+        case "response.output_text.delta" | "response.refusal.delta":
+            into.add((place,), as_text(document.get("delta")))
+        case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
+            into.add((place,), as_text(document.get("delta")))
+        case "response.reasoning_text.delta":
+            into.reasoning((place,), document.get("delta"))
+        case _:
+            pass
+
+
+def _whole_item(place: int, item: dict[str, Any], into: Gathered) -> None:
+    """An item as it is in the end, in place of what its deltas gave."""
+    for key in ((place,), (place, "reasoning")):
+        into.slots.pop(key, None)
+    match as_text(item.get("type")):
+        case "message":
+            for one in as_list(item.get("content")):
+                into.add((place,), as_text(as_dict(one).get("text")) or as_text(as_dict(one).get("refusal")))
+        case "function_call" | "custom_tool_call":
+            into.add((place,), item.get("arguments", item.get("input")), tool=as_text(item.get("name")) or "?")
+        case "reasoning":
+            shown = "".join(as_text(as_dict(one).get("text")) for one in as_list(item.get("content")))
+            into.reasoning((place,), shown)
+            into.hidden = into.hidden or not shown
+        case _:
+            pass
+
+
+def _messages(document: dict[str, Any], into: Gathered) -> None:
+    """A whole message, or one event of a stream."""
+    for order, block in enumerate(as_list(document.get("content"))):
+        _block(order, as_dict(block), into)
+    if isinstance(place := document.get("index"), int):
+        _block_event(place, document, into)
+
+
+def _block_event(place: int, document: dict[str, Any], into: Gathered) -> None:
+    if document.get("type") == "content_block_start":
+        _block(place, as_dict(document.get("content_block")), into)
+    delta = as_dict(document.get("delta"))
+    match as_text(delta.get("type")):
+        case "text_delta":
+            into.add((place,), as_text(delta.get("text")))
+        case "input_json_delta":
+            into.add((place,), as_text(delta.get("partial_json")))
+        case "thinking_delta":
+            into.hidden = True
+        case _:
+            pass
+
+
+def _block(place: int, block: dict[str, Any], into: Gathered) -> None:
+    match as_text(block.get("type")):
+        case "text":
+            into.add((place,), as_text(block.get("text")))
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            # A streamed block starts with an empty input, which the deltas then write.
+            into.add((place,), block.get("input") or "", tool=as_text(block.get("name")) or "?")
+        case "thinking" | "redacted_thinking":
+            # What is shown is a summary; what was thought is billed.
+            into.hidden = True
+        case _:
+            pass
+
+
+_READERS: Final[dict[Dialect, Callable[[dict[str, Any], Gathered], None]]] = {
+    "chat.completions": _chat,
+    "completions": _chat,
+    "responses": _responses,
+    "messages": _messages,
+}
