@@ -10,7 +10,7 @@ Importing this module loads that table's library (0.1 to 0.3 s, 40 MB). The rela
 calls, not at start.
 """
 
-import datetime
+import datetime as dt
 import fnmatch
 import hashlib
 import math
@@ -25,7 +25,7 @@ from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Usage
 
 Dollars = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLION: Final = 1_000_000
 
 
@@ -44,7 +44,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Glob over the upstream's host, with its port where the URL has one."""
     model: str = "*"
     """Glob over the model's name."""
-    valid_from: datetime.date | None = None
+    valid_from: dt.date | None = None
     """The first day (UTC) that it holds; None is always."""
     input: Dollars
     cache_read: Dollars | None = None
@@ -109,16 +109,17 @@ def price(
     """
     if reported_usd is not None and math.isfinite(reported_usd) and reported_usd >= 0:
         return Cost(usd=reported_usd, source="provider")
-    if usage.prompt_tokens is None or not model or not upstream_url:
+    negative = any(count is not None and count < 0 for count in msgspec.structs.astuple(usage))
+    if negative or usage.prompt_tokens is None or not model or not upstream_url:
         return None
-    at = _EPOCH + datetime.timedelta(microseconds=at_us)
+    at = _EPOCH + dt.timedelta(microseconds=at_us)
     if overrides and (own := _own_price(overrides, model, upstream_url, at)):
         usd = _multiply(usage, own)
         return None if usd is None else Cost(usd=usd, source=overrides.source)
     return _table_price(usage, model, upstream_url, at)
 
 
-def _own_price(overrides: Overrides, model: str, upstream_url: str, at: datetime.datetime) -> Price | None:
+def _own_price(overrides: Overrides, model: str, upstream_url: str, at: dt.datetime) -> Price | None:
     """The matching price that came into force last; of several on one day, the first in the file."""
     hosts = _hosts(upstream_url)
     valid = [
@@ -128,7 +129,7 @@ def _own_price(overrides: Overrides, model: str, upstream_url: str, at: datetime
         and fnmatch.fnmatchcase(model.lower(), one.model.lower())
         and (one.valid_from is None or one.valid_from <= at.date())
     ]
-    return max(valid, key=lambda one: one.valid_from or datetime.date.min, default=None)
+    return max(valid, key=lambda one: one.valid_from or dt.date.min, default=None)
 
 
 def _hosts(upstream_url: str) -> set[str]:
@@ -153,7 +154,7 @@ def _multiply(usage: Usage, own: Price) -> float | None:
     return (dollars + (usage.completion_tokens or 0) * (own.output or 0)) / _MILLION
 
 
-def _table_price(usage: Usage, model: str, upstream_url: str, at: datetime.datetime) -> Cost | None:
+def _table_price(usage: Usage, model: str, upstream_url: str, at: dt.datetime) -> Cost | None:
     try:
         counts = genai_prices.Usage(
             input_tokens=usage.prompt_tokens,

@@ -2,11 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmeter_proxy.tokens.counting import MAX_PIECE, Tally, _count_piece, _SAFE_CUT, count, pieces
+from cellmeter_proxy.tokens.counting import _SAFE_CUT, MAX_PIECE, Tally, _count_piece, count, pieces
 from cellmeter_proxy.tokens.ranks import EncodingName, encoding
 
 MIXED = st.lists(
-    st.sampled_from([" ", "  ", "\n", "\t", "a", "The", "'s", "'", "1", "12345", "_", ".", "/", "é", "e\u0301", "ǅ", "²"])
+    st.sampled_from(
+        [" ", "  ", "\n", "\t", "a", "The", "'s", "'", "1", "12345", "_", ".", "/", "é", "e\u0301", "ǅ", "²"]
+    )
     | st.sampled_from(["漢", "ｶ", "한", "👩‍👧", "\u3000", "\x1c", "\ud800", "<|endoftext|>", "ا", "ª"])
     | st.text(max_size=3)
 ).map("".join)

@@ -28,7 +28,10 @@ def data_url(data: bytes, kind: str = "image/png") -> str:
         (b"GIF89a" + struct.pack("<HH", 320, 200), (320, 200)),
         (jpeg(640, 480), (640, 480)),
         (jpeg(640, 480, profile=60_000), (640, 480)),
-        (b"RIFF\x00\x00\x00\x00WEBPVP8 \x00\x00\x00\x00\x30\x01\x00\x9d\x01\x2a" + struct.pack("<HH", 550, 368), (550, 368)),
+        (
+            b"RIFF\x00\x00\x00\x00WEBPVP8 \x00\x00\x00\x00\x30\x01\x00\x9d\x01\x2a" + struct.pack("<HH", 550, 368),
+            (550, 368),
+        ),
         (b"RIFF\x00\x00\x00\x00WEBPVP8L\x00\x00\x00\x00\x2f" + struct.pack("<I", 399 | 300 << 14), (400, 301)),
         (b"RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00\x8f\x01\x00\x2c\x01\x00", (400, 301)),
         (png(0, 10), None),
@@ -96,7 +99,9 @@ def test_an_image_of_one_pixel_and_one_of_a_huge_side_are_counted() -> None:
             assert 0 < counted < 3_000
 
 
-@given(st.binary(max_size=64), st.sampled_from([b"\xff\xd8", b"RIFF1234WEBPVP8X", b"\x89PNG\r\n\x1a\n", b"GIF89a", b""]))
+@given(
+    st.binary(max_size=64), st.sampled_from([b"\xff\xd8", b"RIFF1234WEBPVP8X", b"\x89PNG\r\n\x1a\n", b"GIF89a", b""])
+)
 def test_no_bytes_make_a_header_raise(data: bytes, magic: bytes) -> None:
     size = pixel_size(magic + data)
     assert size is None or min(size) > 0

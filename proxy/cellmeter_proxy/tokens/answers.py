@@ -4,14 +4,16 @@ A stream is joined before it is counted: its chunks are not tokens, and encoding
 Deltas are kept per choice, block or item; of tool calls the name once and the fragments of the arguments in order.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.sse import parse_frame, split
 from cellmeter_proxy.tokens.conversation import ToolCall
-from cellmeter_proxy.tokens.jsontext import as_dict, as_list, as_source, as_text, decode
+from cellmeter_proxy.tokens.jsontext import as_source, as_text
+from cellmeter_proxy.wire.fields import as_list, as_object, load
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,29 +66,35 @@ class Gathered(msgspec.Struct, kw_only=True):
         )
 
 
-def read_answer(dialect: Dialect, documents: Iterable[bytes | str]) -> Answer | None:
-    """What the model generated, or None where the documents show nothing of it.
+def answer_of(dialect: Dialect, body: bytes) -> Answer | None:
+    """What the model generated, or None where the body shows nothing of it.
 
     Args:
         dialect: the dialect of the call.
-        documents: the JSON body of an answer, or the ``data`` of each event of a stream, in order. What is no JSON
-            object (such as ``[DONE]``) is passed over.
+        body: the body of the answer, decompressed: one JSON object, or a stream of events, even a cut one.
 
     """
     reader = _READERS.get(dialect)
     if reader is None:
         return None
     gathered = Gathered()
-    for document in documents:
-        reader(as_dict(decode(document)), gathered)
+    for document in _documents(body):
+        reader(as_object(load(document)), gathered)
     return gathered.answer() if gathered.slots or gathered.hidden else None
+
+
+def _documents(body: bytes) -> list[bytes]:
+    """The JSON texts of an answer; among those of a stream may be ``[DONE]``, which is none."""
+    if body.lstrip()[:1] in {b"{", b"["}:
+        return [body]
+    return [event.data for frame in split(body) if (event := parse_frame(frame))]
 
 
 def _chat(document: dict[str, Any], into: Gathered) -> None:
     for order, one in enumerate(as_list(document.get("choices"))):
-        choice = as_dict(one)
+        choice = as_object(one)
         key = (_index(choice, order),)
-        said = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
+        said = as_object(choice.get("delta")) or as_object(choice.get("message"))
         if "text" in choice:  # legacy completions
             into.add(key, as_text(choice["text"]))
         _chat_message(key, said, into)
@@ -98,17 +106,17 @@ def _chat_message(key: tuple[object, ...], said: dict[str, Any], into: Gathered)
         into.add(key, as_text(said.get("refusal")))
     # Both names are in use for the same text, by DeepSeek and by OpenRouter and Ollama; one answer may carry both.
     into.reasoning(key, as_text(said.get("reasoning_content")) or as_text(said.get("reasoning")))
-    if any(as_dict(one).get("type") == "reasoning.encrypted" for one in as_list(said.get("reasoning_details"))):
+    if any(as_object(one).get("type") == "reasoning.encrypted" for one in as_list(said.get("reasoning_details"))):
         into.hidden = True
     for order, one in enumerate(as_list(said.get("tool_calls"))):
-        call = as_dict(one)
-        function = as_dict(call.get("function") or call.get("custom"))
+        call = as_object(one)
+        function = as_object(call.get("function") or call.get("custom"))
         into.add(
             (*key, "call", _index(call, order)),
             function.get("arguments", function.get("input")),
             tool=function.get("name"),
         )
-    if legacy := as_dict(said.get("function_call")):
+    if legacy := as_object(said.get("function_call")):
         into.add((*key, "call"), legacy.get("arguments"), tool=legacy.get("name"))
 
 
@@ -120,9 +128,9 @@ def _index(value: dict[str, Any], order: int) -> int:
 
 def _responses(document: dict[str, Any], into: Gathered) -> None:
     """A whole response, an event that carries an item or the response whole, or a delta of an item not yet whole."""
-    whole = document if document.get("object") == "response" else as_dict(document.get("response"))
+    whole = document if document.get("object") == "response" else as_object(document.get("response"))
     for order, item in enumerate(as_list(whole.get("output"))):
-        _whole_item(order, as_dict(item), into)
+        _whole_item(order, as_object(item), into)
     if isinstance(place := document.get("output_index"), int):
         _item_event(place, document, into)
 
@@ -130,12 +138,12 @@ def _responses(document: dict[str, Any], into: Gathered) -> None:
 def _item_event(place: int, document: dict[str, Any], into: Gathered) -> None:
     match as_text(document.get("type")):
         case "response.output_item.added":
-            item = as_dict(document.get("item"))
+            item = as_object(document.get("item"))
             into.hidden |= item.get("type") == "reasoning"
             if isinstance(item.get("name"), str):
                 into.add((place,), "", tool=item["name"])
         case "response.output_item.done":
-            _whole_item(place, as_dict(document.get("item")), into)
+            _whole_item(place, as_object(document.get("item")), into)
         case "response.output_text.delta" | "response.refusal.delta":
             into.add((place,), as_text(document.get("delta")))
         case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
@@ -153,11 +161,11 @@ def _whole_item(place: int, item: dict[str, Any], into: Gathered) -> None:
     match as_text(item.get("type")):
         case "message":
             for one in as_list(item.get("content")):
-                into.add((place,), as_text(as_dict(one).get("text")) or as_text(as_dict(one).get("refusal")))
+                into.add((place,), as_text(as_object(one).get("text")) or as_text(as_object(one).get("refusal")))
         case "function_call" | "custom_tool_call":
             into.add((place,), item.get("arguments", item.get("input")), tool=as_text(item.get("name")) or "?")
         case "reasoning":
-            shown = "".join(as_text(as_dict(one).get("text")) for one in as_list(item.get("content")))
+            shown = "".join(as_text(as_object(one).get("text")) for one in as_list(item.get("content")))
             into.reasoning((place,), shown)
             into.hidden = into.hidden or not shown
         case _:
@@ -167,15 +175,15 @@ def _whole_item(place: int, item: dict[str, Any], into: Gathered) -> None:
 def _messages(document: dict[str, Any], into: Gathered) -> None:
     """A whole message, or one event of a stream."""
     for order, block in enumerate(as_list(document.get("content"))):
-        _block(order, as_dict(block), into)
+        _block(order, as_object(block), into)
     if isinstance(place := document.get("index"), int):
         _block_event(place, document, into)
 
 
 def _block_event(place: int, document: dict[str, Any], into: Gathered) -> None:
     if document.get("type") == "content_block_start":
-        _block(place, as_dict(document.get("content_block")), into)
-    delta = as_dict(document.get("delta"))
+        _block(place, as_object(document.get("content_block")), into)
+    delta = as_object(document.get("delta"))
     match as_text(delta.get("type")):
         case "text_delta":
             into.add((place,), as_text(delta.get("text")))

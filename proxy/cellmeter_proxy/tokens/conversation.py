@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from cellmeter_proxy.tokens.images import Image
-from cellmeter_proxy.tokens.jsontext import as_dict, as_list, as_source, as_text
+from cellmeter_proxy.tokens.jsontext import as_source, as_text
 from cellmeter_proxy.tokens.toolspec import Tool
+from cellmeter_proxy.wire.fields import as_list, as_object
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class Content(msgspec.Struct, kw_only=True):
         if isinstance(content, str):
             self.texts.append(content)
         for part in as_list(content):
-            self._read_part(as_dict(part))
+            self._read_part(as_object(part))
 
     def _read_part(self, part: dict[str, Any]) -> None:
         match as_text(part.get("type")):
@@ -88,17 +89,17 @@ class Content(msgspec.Struct, kw_only=True):
                 self.uncounted.append("content of an unknown type not counted")
 
     def _read_image(self, part: dict[str, Any]) -> None:
-        source = as_dict(part.get("source"))
+        source = as_object(part.get("source"))
         url = part.get("image_url")
-        given = as_text(url) or as_text(as_dict(url).get("url")) or as_text(source.get("data"))
-        detail = as_text(part.get("detail")) or as_text(as_dict(url).get("detail"))
+        given = as_text(url) or as_text(as_object(url).get("url")) or as_text(source.get("data"))
+        detail = as_text(part.get("detail")) or as_text(as_object(url).get("detail"))
         self.images.append(Image(source=given, detail=detail or None))
 
     def _read_tool_result(self, part: dict[str, Any]) -> None:
         result = Content()
         inner = part.get("content")
         result.read(
-            [one for one in as_list(inner) if as_dict(one).get("type") != "tool_result"]
+            [one for one in as_list(inner) if as_object(one).get("type") != "tool_result"]
             if isinstance(inner, list)
             else inner
         )
@@ -107,7 +108,7 @@ class Content(msgspec.Struct, kw_only=True):
         self.uncounted += result.uncounted
 
     def _read_file(self, part: dict[str, Any]) -> None:
-        source = as_dict(part.get("source"))
+        source = as_object(part.get("source"))
         if source.get("type") == "text":
             self.texts.append(as_text(source.get("data")))
         else:

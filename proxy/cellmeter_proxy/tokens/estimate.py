@@ -7,20 +7,19 @@ Everything is a pure function of its arguments and takes some milliseconds per 1
 """
 
 import math
-from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
 import tiktoken
 
 from cellmeter_proxy.record import Dialect
-from cellmeter_proxy.tokens.answers import Answer, read_answer
+from cellmeter_proxy.tokens.answers import Answer, answer_of
 from cellmeter_proxy.tokens.calibration import Calibration, Fit, Key
 from cellmeter_proxy.tokens.conversation import Conversation
 from cellmeter_proxy.tokens.counting import Tally
 from cellmeter_proxy.tokens.families import Family, family_of
 from cellmeter_proxy.tokens.images import image_tokens
-from cellmeter_proxy.tokens.prompts import read_request
+from cellmeter_proxy.tokens.prompts import conversation_of
 from cellmeter_proxy.tokens.ranks import encoding
 from cellmeter_proxy.tokens.rules import count_answer, count_prompt
 
@@ -60,7 +59,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 def estimate(
     dialect: Dialect,
     request: bytes,
-    answer: Iterable[bytes | str] = (),
+    answer: bytes = b"",
     *,
     model: str | None = None,
     host: str = "",
@@ -71,15 +70,15 @@ def estimate(
     Args:
         dialect: the dialect of the call.
         request: the body of the request, decompressed.
-        answer: the JSON body of the answer, or the ``data`` of each event of its stream, in order.
+        answer: the body of the answer, decompressed: JSON or a stream of events, even a cut one.
         model: the model that answered; else the one that the request names.
         host: the upstream host, for the calibration.
         calibration: what calls that reported their usage have taught.
 
     """
     try:
-        conversation = read_request(dialect, request)
-        said = read_answer(dialect, answer)
+        conversation = conversation_of(dialect, request)
+        said = answer_of(dialect, answer)
         named = model or (conversation.model if conversation else "")
         return _assemble(conversation, said, _Context.of(named, host, conversation, calibration or Calibration()))
     except RecursionError:

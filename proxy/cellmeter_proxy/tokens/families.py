@@ -50,7 +50,7 @@ OTHER: Final = Family(name="other", error=0.35)
 
 _FAMILIES: Final[list[tuple[re.Pattern[str], Family]]] = [
     (re.compile(r"gpt-oss"), Family(name="gpt-oss", offset=60, tools_offset=10, error=0.1)),
-    (re.compile(r"gpt-(?:[5-9]|\d\d)"), msgspec.structs.replace(_REASONING, name="gpt-5", tools_offset=80)),
+    (re.compile(r"gpt-(?:[5-9]|1\d)"), msgspec.structs.replace(_REASONING, name="gpt-5", tools_offset=80)),
     (re.compile(r"(?:^|[/:])o[34](?:-|$)"), _REASONING),
     (re.compile(r"(?:^|[/:])o1(?:-|$)"), msgspec.structs.replace(_REASONING, name="o1", primer=3, error=0.1)),
     (re.compile(r"gpt-4o|gpt-4\.[15]"), _OPENAI),

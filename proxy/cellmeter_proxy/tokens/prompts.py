@@ -5,19 +5,20 @@ from typing import Any, Final
 
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.tokens.conversation import Content, Conversation, Message, ToolCall
-from cellmeter_proxy.tokens.jsontext import as_dict, as_list, as_source, as_text, compact, decode
+from cellmeter_proxy.tokens.jsontext import as_source, as_text, compact
 from cellmeter_proxy.tokens.toolspec import Tool
+from cellmeter_proxy.wire.fields import as_list, as_object, load
 
 _SERVER_TOOL: Final = "server-side tool not counted"
 
 
-def read_request(dialect: Dialect, body: bytes) -> Conversation | None:
+def conversation_of(dialect: Dialect, body: bytes) -> Conversation | None:
     """What a request asks the model to read; None where the body is not a JSON object or the dialect has no prompt."""
     reader = _READERS.get(dialect)
-    request = decode(body)
+    request = load(body)
     if reader is None or not isinstance(request, dict):
         return None
-    return reader(as_dict(request))
+    return reader(as_object(request))
 
 
 # Chat completions: https://platform.openai.com/docs/api-reference/chat/create
@@ -25,10 +26,10 @@ def read_request(dialect: Dialect, body: bytes) -> Conversation | None:
 
 def _chat(request: dict[str, Any]) -> Conversation:
     uncounted: list[str] = []
-    messages = [_chat_message(as_dict(one), uncounted) for one in as_list(request.get("messages"))]
+    messages = [_chat_message(as_object(one), uncounted) for one in as_list(request.get("messages"))]
     tools = [_function(one, uncounted) for one in as_list(request.get("tools"))]
-    tools += [_tool(as_dict(one), "parameters", one) for one in as_list(request.get("functions"))]
-    schema = as_dict(as_dict(request.get("response_format")).get("json_schema")).get("schema")
+    tools += [_tool(as_object(one), "parameters", one) for one in as_list(request.get("functions"))]
+    schema = as_object(as_object(request.get("response_format")).get("json_schema")).get("schema")
     return Conversation(
         model=as_text(request.get("model")),
         messages=messages,
@@ -42,7 +43,7 @@ def _chat(request: dict[str, Any]) -> Conversation:
 def _chat_message(message: dict[str, Any], uncounted: list[str]) -> Message:
     content = Content(uncounted=uncounted)
     content.read(message.get("content"))
-    calls = [as_dict(as_dict(call).get("function") or as_dict(call).get("custom")) for call in _calls(message)]
+    calls = [as_object(as_object(call).get("function") or as_object(call).get("custom")) for call in _calls(message)]
     content.tool_calls += [
         ToolCall(name=as_text(call.get("name")), arguments=as_source(call.get("arguments", call.get("input"))))
         for call in calls
@@ -56,10 +57,10 @@ def _calls(message: dict[str, Any]) -> list[Any]:
 
 
 def _function(tool: object, uncounted: list[str]) -> Tool | None:
-    declared = as_dict(tool)
+    declared = as_object(tool)
     inner = declared.get("function") if declared.get("type", "function") == "function" else declared.get("custom")
     if isinstance(inner, dict):
-        return _tool(as_dict(inner), "parameters", tool)
+        return _tool(as_object(inner), "parameters", tool)
     uncounted.append(_SERVER_TOOL)
     return None
 
@@ -68,7 +69,7 @@ def _tool(declared: dict[str, Any], schema_key: str, sent: object) -> Tool:
     return Tool(
         name=as_text(declared.get("name")),
         description=as_text(declared.get("description")),
-        parameters=as_dict(declared.get(schema_key)),
+        parameters=as_object(declared.get(schema_key)),
         definition=compact(sent),
     )
 
@@ -118,14 +119,14 @@ def _responses(request: dict[str, Any]) -> Conversation:
     given = request.get("input")
     if isinstance(given, str):
         messages.append(Message(role="user", text=given))
-    messages += [message for one in as_list(given) if (message := _item(as_dict(one), uncounted))]
-    schema = as_dict(as_dict(request.get("text")).get("format")).get("schema")
+    messages += [message for one in as_list(given) if (message := _item(as_object(one), uncounted))]
+    schema = as_object(as_object(request.get("text")).get("format")).get("schema")
     return Conversation(
         model=as_text(request.get("model")),
         messages=messages,
-        tools=[tool for one in as_list(request.get("tools")) if (tool := _flat_tool(as_dict(one), uncounted))],
+        tools=[tool for one in as_list(request.get("tools")) if (tool := _flat_tool(as_object(one), uncounted))],
         plain=_answer_schema(schema, uncounted),
-        thinking=_effort(as_dict(request.get("reasoning")).get("effort")),
+        thinking=_effort(as_object(request.get("reasoning")).get("effort")),
         uncounted=uncounted,
     )
 
@@ -173,13 +174,13 @@ def _messages(request: dict[str, Any]) -> Conversation:
     if request.get("system"):
         messages += _anthropic_message("system", request.get("system"), uncounted)
     for one in as_list(request.get("messages")):
-        message = as_dict(one)
+        message = as_object(one)
         messages += _anthropic_message(as_text(message.get("role")), message.get("content"), uncounted)
     return Conversation(
         model=as_text(request.get("model")),
         messages=messages,
-        tools=[tool for one in as_list(request.get("tools")) if (tool := _anthropic_tool(as_dict(one), uncounted))],
-        thinking=as_dict(request.get("thinking")).get("type") in {"enabled", "adaptive"},
+        tools=[tool for one in as_list(request.get("tools")) if (tool := _anthropic_tool(as_object(one), uncounted))],
+        thinking=as_object(request.get("thinking")).get("type") in {"enabled", "adaptive"},
         uncounted=uncounted,
     )
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cellmeter_proxy.tokens.jsontext import as_dict, as_list, as_text, compact
+from cellmeter_proxy.tokens.jsontext import as_text, compact
+from cellmeter_proxy.wire.fields import as_list, as_object
 
 _MAX_DEPTH: Final = 24
 _SCALARS: Final = {"string": "string", "number": "number", "integer": "number", "boolean": "boolean", "null": "null"}
@@ -32,7 +33,7 @@ def typescript(tools: Iterable[Tool]) -> str:
     for tool in tools:
         if tool.description:
             lines.append(f"// {tool.description}")
-        if as_dict(tool.parameters.get("properties")):
+        if as_object(tool.parameters.get("properties")):
             lines += [f"type {tool.name} = (_: {{", *_properties(tool.parameters, 0), "}) => any;", ""]
         else:
             lines += [f"type {tool.name} = () => any;", ""]
@@ -42,8 +43,8 @@ def typescript(tools: Iterable[Tool]) -> str:
 def _properties(schema: dict[str, Any], depth: int) -> Iterator[str]:
     required = {name for name in as_list(schema.get("required")) if isinstance(name, str)}
     indent = "  " if depth else ""
-    for name, value in as_dict(schema.get("properties")).items():
-        declared = as_dict(value)
+    for name, value in as_object(schema.get("properties")).items():
+        declared = as_object(value)
         # The models are shown what a nested property is called, not what its description says.
         if depth == 0 and (description := as_text(declared.get("description"))):
             yield f"// {description}"
@@ -56,7 +57,7 @@ def _type(schema: dict[str, Any], depth: int) -> str:
     if choices := as_list(schema.get("enum")):
         return " | ".join(compact(choice) for choice in choices)
     if options := as_list(schema.get("anyOf")) or as_list(schema.get("oneOf")):
-        return " | ".join(_type(as_dict(option), depth + 1) for option in options)
+        return " | ".join(_type(as_object(option), depth + 1) for option in options)
     if isinstance(kind := schema.get("type"), list):
         # Each kind once, so that every part of a schema is written once however it repeats itself.
         kinds = dict.fromkeys(as_text(one) for one in as_list(kind))
@@ -68,5 +69,5 @@ def _plain_type(kind: str, schema: dict[str, Any], depth: int) -> str:
     if kind == "object":
         return "\n".join(["{", *_properties(schema, depth + 1), "}"])
     if kind == "array":
-        return f"{_type(as_dict(schema.get('items')), depth + 1)}[]"
+        return f"{_type(as_object(schema.get('items')), depth + 1)}[]"
     return _SCALARS.get(kind, "any")
