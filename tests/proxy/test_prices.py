@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmeter_proxy.errors import CellmeterError
@@ -220,6 +220,7 @@ def test_pricing_opens_no_socket_and_starts_no_thread() -> None:
 COUNT = st.none() | st.integers(-5, 10**9)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.builds(Usage, prompt_tokens=COUNT, cache_read_tokens=COUNT, cache_write_tokens=COUNT, completion_tokens=COUNT),
     st.sampled_from(["gpt-5", "claude-sonnet-4-5", "", "\x00"]) | st.text(max_size=5),

@@ -4,11 +4,11 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellmeter_proxy.record import Dialect
-from cellmeter_proxy.tokens import HIDDEN_REASONING, Calibration, Estimate, Key, estimate
+from cellmeter_proxy.record import Dialect, Usage
+from cellmeter_proxy.tokens import HIDDEN_REASONING, Calibration, Estimate, Fit, Key, estimate, learn
 
 # The messages and the tool of https://github.com/openai/openai-cookbook, How_to_count_tokens_with_tiktoken (MIT),
 # where they stand with the prompt tokens that the API counted.
@@ -140,18 +140,15 @@ def test_other_vendors_have_the_ratio_and_the_offset_of_their_family(model: str,
     made = estimate("chat.completions", chat(model, **more))
 
     assert made.prompt_tokens == pytest.approx(prompt, abs=15 if tools else 0)
-    assert made.tools is tools
+    assert made.key == Key(host="", model=model, tools=tools)
 
 
 def test_a_calibration_takes_the_place_of_the_family_and_is_named_in_the_method() -> None:
-    key = Key(host="api.groq.com", model="gpt-oss-120b", tools=False)
     calibration = Calibration()
     for text in ("hello", "hello " * 30, "word " * 200):
-        plain = estimate("chat.completions", chat("gpt-oss-120b", text))
+        plain = estimate("chat.completions", chat("gpt-oss-120b", text), host="api.groq.com")
         assert plain.counted_prompt_tokens is not None
-        calibration = calibration.observe(
-            key, counted=plain.counted_prompt_tokens, billed=plain.counted_prompt_tokens + 64
-        )
+        calibration = learn(calibration, plain, Usage(prompt_tokens=plain.counted_prompt_tokens + 64))
 
     made = estimate("chat.completions", chat("gpt-oss-120b"), host="api.groq.com", calibration=calibration)
     elsewhere = estimate("chat.completions", chat("gpt-oss-120b"), host="api.cerebras.ai", calibration=calibration)
@@ -169,6 +166,31 @@ def test_a_calibration_of_completions_corrects_completions() -> None:
     made = estimate("chat.completions", chat(), said("hello world"), host="h", calibration=calibration)
 
     assert (made.prompt_tokens, made.completion_tokens) == (8, 5)
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "offset"),
+    [
+        ("gpt-4o", Usage(completion_tokens=5), 3.0),
+        ("gpt-5", Usage(completion_tokens=512, reasoning_tokens=501), 9.0),
+        ("gpt-5", Usage(completion_tokens=512), None),
+        ("gpt-4o", Usage(prompt_tokens=8), None),
+    ],
+)
+def test_reasoning_that_is_billed_and_not_shown_teaches_nothing_about_text(
+    model: str, usage: Usage, offset: float | None
+) -> None:
+    learned = learn(Calibration(), estimate("chat.completions", chat(model), said("hello world"), host="h"), usage)
+
+    fitted = learned.fit(Key(host="h", model=model, tools=False, part="completion"), ratio=1.0)
+    assert fitted == (None if offset is None else Fit(ratio=1.0, offset=offset, calls=1, error=0.0))
+
+
+def test_a_call_with_an_image_or_without_a_readable_request_teaches_nothing() -> None:
+    seen = estimate("chat.completions", chat(messages=[{"role": "user", "content": [image(9, 9)]}]))
+
+    for made in (seen, estimate("chat.completions", b""), Estimate(method="none", version="1")):
+        assert learn(Calibration(), made, Usage(prompt_tokens=10, completion_tokens=10)) == Calibration()
 
 
 def test_an_answer_is_counted_once_joined() -> None:
@@ -347,6 +369,7 @@ DIALECTS: list[Dialect] = [
 ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(DIALECTS), st.dictionaries(KEYS, JSON), st.dictionaries(KEYS, JSON))
 def test_no_request_and_no_answer_make_an_estimate_raise(
     dialect: Dialect, request: dict[str, Any], answer: dict[str, Any]
@@ -359,6 +382,7 @@ def test_no_request_and_no_answer_make_an_estimate_raise(
         assert all(one is None or one >= 0 for one in (made.prompt_tokens, made.completion_tokens))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(DIALECTS), st.binary(), st.binary())
 def test_no_bytes_make_an_estimate_raise(dialect: Dialect, request: bytes, answer: bytes) -> None:
     assert estimate(dialect, request, answer).method

@@ -61,7 +61,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
         Args:
             key: what the call shares with others.
-            counted: the count made here, before any offset or ratio (``Estimate.counted_prompt_tokens``).
+            counted: the count made here, before any offset or ratio .
             billed: what the provider reported; for completions less the reasoning that was not shown.
 
         """

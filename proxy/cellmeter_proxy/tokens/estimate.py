@@ -7,12 +7,12 @@ Everything is a pure function of its arguments and takes some milliseconds per 1
 """
 
 import math
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 import tiktoken
 
-from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.record import Dialect, Usage
 from cellmeter_proxy.tokens.answers import Answer, answer_of
 from cellmeter_proxy.tokens.calibration import Calibration, Fit, Key
 from cellmeter_proxy.tokens.conversation import Conversation
@@ -48,12 +48,12 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """How far off an honest provider's figure may be, in tokens; None where something is in no count."""
     completion_tolerance: int | None = None
     """The same for the answer; None where the estimate is only a lower bound."""
-    tools: bool = False
-    """Whether the request gives tools; a part of the key of a calibration."""
+    key: Key | None = None
+    """The calls that this one can teach about, and learn from."""
     counted_prompt_tokens: int | None = None
-    """The count before ratio and offset, for ``Calibration.observe``; None where it would teach something wrong."""
+    """The count before ratio and offset, for ``learn``; None where it would teach something wrong."""
     counted_completion_tokens: int | None = None
-    """The same for the answer; reasoning that is billed and not shown must be taken off what is observed."""
+    """The same for the answer."""
 
 
 def estimate(
@@ -85,6 +85,28 @@ def estimate(
         return Estimate(method="none", version=version(), flags=["nested too deeply to be counted"])
 
 
+def learn(calibration: Calibration, made: Estimate, usage: Usage) -> Calibration:
+    """What a calibration knows once one more call is known both by its estimate and by what was billed.
+
+    Args:
+        calibration: what is known so far.
+        made: the estimate of the call.
+        usage: what the provider reported for it, whole.
+
+    """
+    if made.key is None:
+        return calibration
+    if made.counted_prompt_tokens is not None and usage.prompt_tokens is not None:
+        calibration = calibration.observe(made.key, counted=made.counted_prompt_tokens, billed=usage.prompt_tokens)
+    shown = usage.completion_tokens
+    if shown is not None and HIDDEN_REASONING in made.flags:
+        shown = None if usage.reasoning_tokens is None else shown - usage.reasoning_tokens
+    if made.counted_completion_tokens is not None and shown is not None:
+        key = msgspec.structs.replace(made.key, part="completion")
+        calibration = calibration.observe(key, counted=made.counted_completion_tokens, billed=shown)
+    return calibration
+
+
 def version() -> str:
     """The version of these rules and of the tokenizer, as stored with each estimate."""
     return f"cellmeter rules {RULES_VERSION}, tiktoken {tiktoken.__version__}"
@@ -93,10 +115,9 @@ def version() -> str:
 class _Context(msgspec.Struct, frozen=True, kw_only=True):
     """What both halves of an estimate need of the call."""
 
-    model: str
+    key: Key
     family: Family
     tally: Tally
-    tools: bool
     thinking: bool | None
     prompt_fit: Fit | None
     completion_fit: Fit | None
@@ -104,19 +125,14 @@ class _Context(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, model: str, host: str, conversation: Conversation | None, calibration: Calibration) -> "_Context":
         family = family_of(model)
-        tools = bool(conversation and conversation.tools)
-
-        def fit(part: Literal["prompt", "completion"]) -> Fit | None:
-            return calibration.fit(Key(host=host, model=model, tools=tools, part=part), ratio=family.ratio)
-
+        key = Key(host=host, model=model, tools=bool(conversation and conversation.tools))
         return cls(
-            model=model,
+            key=key,
             family=family,
             tally=Tally(encoding(family.encoding)),
-            tools=tools,
             thinking=conversation.thinking if conversation else None,
-            prompt_fit=fit("prompt"),
-            completion_fit=fit("completion"),
+            prompt_fit=calibration.fit(key, ratio=family.ratio),
+            completion_fit=calibration.fit(msgspec.structs.replace(key, part="completion"), ratio=family.ratio),
         )
 
 
@@ -141,7 +157,7 @@ def _assemble(conversation: Conversation | None, answer: Answer | None, context:
         flags=list(dict.fromkeys(prompt.flags + completion.flags + extrapolated)),
         prompt_tolerance=prompt.tolerance,
         completion_tolerance=completion.tolerance,
-        tools=context.tools,
+        key=context.key,
         counted_prompt_tokens=prompt.counted,
         counted_completion_tokens=completion.counted,
     )
@@ -151,13 +167,13 @@ def _method(context: _Context) -> str:
     fit, family = context.prompt_fit, context.family
     if fit:
         return f"{family.encoding}, ratio {fit.ratio:.3g} and offset {fit.offset:+.0f} learned from {fit.calls} calls"
-    offset = family.offset + (family.tools_offset if context.tools else 0)
+    offset = family.offset + (family.tools_offset if context.key.tools else 0)
     return f"{family.encoding}, rules for {family.name}: ratio {family.ratio:.3g}, offset {offset:+d}"
 
 
 def _prompt(conversation: Conversation, context: _Context) -> _Part:
     counted = count_prompt(conversation, context.family, context.tally)
-    seen, images_left_out = _images(conversation, context.model)
+    seen, images_left_out = _images(conversation, context.key.model)
     flags = conversation.uncounted + (["image not counted"] if images_left_out else [])
     # A prompt that no template was put around says nothing of the template.
     fit = context.prompt_fit if conversation.messages else None
@@ -174,7 +190,7 @@ def _prompt(conversation: Conversation, context: _Context) -> _Part:
 def _by_family(counted: int, conversation: Conversation, context: _Context) -> int:
     family = context.family
     offset = family.offset if conversation.messages else 0
-    offset += family.tools_offset if context.tools else 0
+    offset += family.tools_offset if context.key.tools else 0
     offset += _THINKING if family.name.startswith("claude") and context.thinking else 0
     return max(0, round(offset + family.ratio * counted))
 
@@ -188,9 +204,9 @@ def _images(conversation: Conversation, model: str) -> tuple[int, bool]:
 def _tolerance(tokens: int, fit: Fit | None, context: _Context) -> int:
     if fit:
         return _SLACK + math.ceil(4 * fit.error + _FIT_ERROR * tokens)
-    relative = context.family.error + (_TOOLS_ERROR if context.tools else 0)
+    relative = context.family.error + (_TOOLS_ERROR if context.key.tools else 0)
     # What a template in JSON adds for tools differs from model to model.
-    unsure = context.family.tools_offset // 2 if context.tools and context.family.tools == "json" else 0
+    unsure = context.family.tools_offset // 2 if context.key.tools and context.family.tools == "json" else 0
     return _SLACK + unsure + math.ceil(relative * tokens)
 
 

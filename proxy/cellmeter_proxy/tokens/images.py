@@ -108,8 +108,6 @@ def _size(source: str) -> tuple[int, int] | None:
     head = source[: _HEADER_CHARACTERS + 256]
     if head[:5].lower() == "data:":
         _, _, head = head.partition(",")
-    elif "://" in head[:16]:
-        return None
     try:
         data = binascii.a2b_base64(head[: len(head) // 4 * 4])
     except (binascii.Error, ValueError):
