@@ -64,6 +64,31 @@ def test_shown_reasoning_is_generated_text_once_under_either_of_its_names() -> N
     assert answer_of("chat.completions", events) == Answer(texts=["", "Let me see."], shown_reasoning=True)
 
 
+def test_content_in_parts_is_joined_and_its_thinking_is_shown_reasoning() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]}
+    events = stream(delta(content=[thinking]), delta(content=[{"type": "text", "text": "Yes"}]), delta(content="."))
+
+    assert answer_of("chat.completions", events) == Answer(texts=["Yes.", "Let me see."], shown_reasoning=True)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "answer", "sentence"),
+    [
+        ("chat.completions", {"choices": [{"message": {"audio": {"data": "x"}}}]}, "audio not counted"),
+        (
+            "responses",
+            {"object": "response", "output": [{"type": "image_generation_call"}]},
+            "item of an unknown type not counted",
+        ),
+    ],
+)
+def test_what_was_generated_and_is_no_text_is_named(dialect: Dialect, answer: object, sentence: str) -> None:
+    read = answer_of(dialect, body(answer))
+
+    assert read is not None
+    assert read.uncounted == [sentence]
+
+
 def test_encrypted_reasoning_is_hidden_reasoning() -> None:
     answer = answer_of("chat.completions", stream(delta(reasoning_details=[{"type": "reasoning.encrypted"}])))
 

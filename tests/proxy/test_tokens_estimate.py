@@ -231,6 +231,13 @@ def test_summed_up_thinking_is_a_lower_bound_for_any_model() -> None:
     assert (made.prompt_tokens, made.completion_tokens, made.flags) == (30 + 9, 1, [HIDDEN_REASONING])
 
 
+def test_an_answer_that_is_not_all_text_has_no_tolerance_and_teaches_nothing() -> None:
+    made = estimate("chat.completions", chat(), said("hello", audio={"data": "x"}))
+
+    assert (made.completion_tokens, made.completion_tolerance, made.flags) == (1, None, ["audio not counted"])
+    assert made.counted_completion_tokens is None
+
+
 def test_an_image_is_counted_from_its_header_or_named_as_not_counted() -> None:
     seen = chat(messages=[{"role": "user", "content": [image(512, 512), {"type": "text", "text": "hello"}]}])
     named = chat(

@@ -25,6 +25,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     hidden_reasoning: bool = False
     """The answer itself says that there was reasoning which it does not show, or only sums up."""
     shown_reasoning: bool = False
+    uncounted: list[str] = []
+    """What was generated and is in no text here, each as a short sentence."""
 
 
 class Slot(msgspec.Struct, kw_only=True):
@@ -41,6 +43,7 @@ class Gathered(msgspec.Struct, kw_only=True):
     slots: dict[tuple[object, ...], Slot] = {}
     hidden: bool = False
     shown: bool = False
+    uncounted: list[str] = []
 
     def add(self, key: tuple[object, ...], text: object, *, tool: object = None) -> None:
         """Append a fragment to a slot, which is a tool call if any of its fragments has named one."""
@@ -63,6 +66,7 @@ class Gathered(msgspec.Struct, kw_only=True):
             tool_calls=[ToolCall(name=slot.tool, arguments="".join(slot.fragments)) for slot in slots if slot.tool],
             hidden_reasoning=self.hidden,
             shown_reasoning=self.shown,
+            uncounted=self.uncounted,
         )
 
 
@@ -80,7 +84,7 @@ def answer_of(dialect: Dialect, body: bytes) -> Answer | None:
     gathered = Gathered()
     for document in _documents(body):
         reader(as_object(load(document)), gathered)
-    return gathered.answer() if gathered.slots or gathered.hidden else None
+    return gathered.answer() if gathered.slots or gathered.hidden or gathered.uncounted else None
 
 
 def _documents(body: bytes) -> list[bytes]:
@@ -104,6 +108,10 @@ def _chat_message(key: tuple[object, ...], said: dict[str, Any], into: Gathered)
     if said:
         into.add(key, as_text(said.get("content")))
         into.add(key, as_text(said.get("refusal")))
+    for one in as_list(said.get("content")):
+        _chat_part(key, as_object(one), into)
+    if said.get("audio"):
+        into.uncounted.append("audio not counted")
     # Both names are in use for the same text, by DeepSeek and by OpenRouter and Ollama; one answer may carry both.
     into.reasoning(key, as_text(said.get("reasoning_content")) or as_text(said.get("reasoning")))
     if any(as_object(one).get("type") == "reasoning.encrypted" for one in as_list(said.get("reasoning_details"))):
@@ -118,6 +126,13 @@ def _chat_message(key: tuple[object, ...], said: dict[str, Any], into: Gathered)
         )
     if legacy := as_object(said.get("function_call")):
         into.add((*key, "call"), legacy.get("arguments"), tool=legacy.get("name"))
+
+
+def _chat_part(key: tuple[object, ...], part: dict[str, Any], into: Gathered) -> None:
+    """A part of content in a list, which is how Mistral's reasoning models answer."""
+    into.add(key, as_text(part.get("text")))
+    for thought in as_list(part.get("thinking")):
+        into.reasoning(key, as_object(thought).get("text"))
 
 
 def _index(value: dict[str, Any], order: int) -> int:
@@ -169,7 +184,7 @@ def _whole_item(place: int, item: dict[str, Any], into: Gathered) -> None:
             into.reasoning((place,), shown)
             into.hidden = into.hidden or not shown
         case _:
-            pass
+            into.uncounted.append("item of an unknown type not counted")
 
 
 def _messages(document: dict[str, Any], into: Gathered) -> None:

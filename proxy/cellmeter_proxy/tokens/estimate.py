@@ -216,9 +216,10 @@ def _completion(answer: Answer, context: _Context) -> _Part:
     counted = count_answer(answer, context.tally)
     tokens = fit.apply(counted) if fit else round(family.ratio * counted) + (family.answer_offset if may_reason else 0)
     hidden = answer.hidden_reasoning or (may_reason and not answer.shown_reasoning)
+    flags = answer.uncounted + ([HIDDEN_REASONING] if hidden else [])
     return _Part(
         tokens=tokens,
-        tolerance=None if hidden else _tolerance(tokens, fit, context),
-        counted=counted,
-        flags=[HIDDEN_REASONING] if hidden else [],
+        tolerance=None if flags else _tolerance(tokens, fit, context),
+        counted=None if answer.uncounted else counted,
+        flags=flags,
     )
