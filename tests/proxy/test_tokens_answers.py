@@ -136,6 +136,20 @@ def test_a_reasoning_item_is_hidden_unless_its_text_is_shown() -> None:
     )
 
 
+def test_a_cut_stream_tells_reasoning_that_is_shown_from_reasoning_that_is_not() -> None:
+    added = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "reasoning", "summary": []}}
+    shown = {"type": "response.reasoning_text.delta", "output_index": 0, "delta": "Let me"}
+
+    assert answer_of("responses", stream(added)) == Answer(hidden_reasoning=True)
+    assert answer_of("responses", stream(added, shown)) == Answer(texts=["Let me"], shown_reasoning=True)
+
+
+def test_a_tool_call_without_a_name_is_still_generated_text() -> None:
+    calls = [{"index": 0, "function": {"name": "", "arguments": "{}"}}]
+
+    assert answer_of("chat.completions", stream(delta(tool_calls=calls))) == Answer(texts=["", "{}"])
+
+
 def test_a_messages_answer_is_the_same_streamed_or_not() -> None:
     whole = {
         "type": "message",

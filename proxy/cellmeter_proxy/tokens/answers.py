@@ -42,6 +42,8 @@ class Gathered(msgspec.Struct, kw_only=True):
 
     slots: dict[tuple[object, ...], Slot] = {}
     hidden: bool = False
+    unseen: set[int] = set()
+    """Items of reasoning of which nothing has been shown, so far."""
     shown: bool = False
     uncounted: list[str] = []
 
@@ -49,8 +51,7 @@ class Gathered(msgspec.Struct, kw_only=True):
         """Append a fragment to a slot, which is a tool call if any of its fragments has named one."""
         slot = self.slots.setdefault(key, Slot())
         slot.fragments.append(as_source(text))
-        if isinstance(tool, str) and not slot.tool:
-            slot.tool = tool
+        slot.tool = slot.tool or as_text(tool) or None
 
     def reasoning(self, key: tuple[object, ...], text: object) -> None:
         """Append reasoning that is shown as it was generated."""
@@ -64,7 +65,7 @@ class Gathered(msgspec.Struct, kw_only=True):
         return Answer(
             texts=["".join(slot.fragments) for slot in slots if slot.tool is None],
             tool_calls=[ToolCall(name=slot.tool, arguments="".join(slot.fragments)) for slot in slots if slot.tool],
-            hidden_reasoning=self.hidden,
+            hidden_reasoning=self.hidden or bool(self.unseen),
             shown_reasoning=self.shown,
             uncounted=self.uncounted,
         )
@@ -84,7 +85,8 @@ def answer_of(dialect: Dialect, body: bytes) -> Answer | None:
     gathered = Gathered()
     for document in _documents(body):
         reader(as_object(load(document)), gathered)
-    return gathered.answer() if gathered.slots or gathered.hidden or gathered.uncounted else None
+    answer = gathered.answer()
+    return answer if gathered.slots or answer.hidden_reasoning or answer.uncounted else None
 
 
 def _documents(body: bytes) -> list[bytes]:
@@ -154,7 +156,8 @@ def _item_event(place: int, document: dict[str, Any], into: Gathered) -> None:
     match as_text(document.get("type")):
         case "response.output_item.added":
             item = as_object(document.get("item"))
-            into.hidden |= item.get("type") == "reasoning"
+            if item.get("type") == "reasoning":
+                into.unseen.add(place)
             if isinstance(item.get("name"), str):
                 into.add((place,), "", tool=item["name"])
         case "response.output_item.done":
@@ -164,6 +167,7 @@ def _item_event(place: int, document: dict[str, Any], into: Gathered) -> None:
         case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
             into.add((place,), as_text(document.get("delta")))
         case "response.reasoning_text.delta":
+            into.unseen.discard(place)
             into.reasoning((place,), document.get("delta"))
         case _:
             pass
@@ -182,7 +186,10 @@ def _whole_item(place: int, item: dict[str, Any], into: Gathered) -> None:
         case "reasoning":
             shown = "".join(as_text(as_object(one).get("text")) for one in as_list(item.get("content")))
             into.reasoning((place,), shown)
-            into.hidden = into.hidden or not shown
+            if shown:
+                into.unseen.discard(place)
+            else:
+                into.unseen.add(place)
         case _:
             into.uncounted.append("item of an unknown type not counted")
 
