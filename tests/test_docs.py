@@ -52,12 +52,16 @@ def test_every_command_that_the_readme_names_is_there() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert version("cellmeter") == project["version"]
-    newest = re.search(r"^## \[(?!Unreleased)([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    newest = re.search(
+        r"^## \[(?!Unreleased)([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert newest is not None
     assert newest[1] == project["version"]
 
 
-@pytest.mark.parametrize("document", [path.relative_to(ROOT) for path in ROOT.glob("**/*.md") if ".venv" not in path.parts])
+@pytest.mark.parametrize(
+    "document", [path.relative_to(ROOT) for path in ROOT.glob("**/*.md") if ".venv" not in path.parts]
+)
 def test_the_files_that_a_document_links_to_exist(document: Path) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#]+)", text):

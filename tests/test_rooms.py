@@ -77,13 +77,17 @@ def test_every_module_imports_alone_without_a_warning_or_a_word() -> None:
     names = [module_name(room, path) for room, path in sources() if path.name != "__main__.py"]
     program = "import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\n"
     for name in names:
-        done = subprocess.run([sys.executable, "-W", "error", "-c", program, name], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program, name], capture_output=True, text=True, check=False
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), name
 
 
 def loaded_by(module: str) -> set[str]:
     program = f"import sys, {module}; print(*sorted(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_scoring_loads_none_of_what_it_does_not_need() -> None:
@@ -99,7 +103,5 @@ def test_importing_a_room_is_cheap(module: str) -> None:
 def test_importing_a_room_leaves_nothing_behind(tmp_path: Path) -> None:
     program = "import threading, os, cellmeter_proxy.server, cellmeter_scoring, cellmeter_harness.cli\n"
     program += "print(threading.active_count(), os.listdir('.'))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "1 []"

@@ -1,7 +1,5 @@
 """A request body that is already in memory, as aiohttp's client takes it."""
 
-from typing import Final
-
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
@@ -14,14 +12,11 @@ class WholeBody(Payload):
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
-        self._size: Final = len(body)
-        self._body: Final = body
+        self._size = len(body)
+        self._body = body
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
-
-    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return self._body
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         await writer.write(self._body)

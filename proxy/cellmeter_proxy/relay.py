@@ -104,9 +104,7 @@ class _NoAnswerError(Exception):
 class Relay:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(
-        self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession
-    ) -> None:
+    def __init__(self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession) -> None:
         self._config = config
         self._writer = writer
         self._keys = keys
@@ -136,9 +134,7 @@ class Relay:
             await self._interrupt(exchange)
             raise
 
-    def _begin(
-        self, request: web.Request, raw: bytes, admission: Admission | Refusal, started_at: int
-    ) -> _Exchange:
+    def _begin(self, request: web.Request, raw: bytes, admission: Admission | Refusal, started_at: int) -> _Exchange:
         """Describe the request and have its row opened; the commit overlaps with the provider's own time."""
         began = time.perf_counter()
         dialect = dialect_of(request.method, admission.path)
@@ -255,9 +251,7 @@ class Relay:
         await self._complete(exchange, answer, held)
         return answer.response
 
-    async def _pass_body(
-        self, exchange: _Exchange, answer: _Answer, upstream: aiohttp.ClientResponse
-    ) -> str | None:
+    async def _pass_body(self, exchange: _Exchange, answer: _Answer, upstream: aiohttp.ClientResponse) -> str | None:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
         drained = 0
         try:
@@ -285,10 +279,8 @@ class Relay:
         """Commit the row, then let go of the bytes that complete the answer."""
         if held or not exchange.closed:
             await self._close_answer(exchange, answer)
-        if exchange.client_gone_at is None:
-            await self._release(exchange, answer, held)
-            if exchange.client_gone_at is not None:
-                await self._close_answer(exchange, answer)
+        if not await self._release(exchange, answer, held):
+            await self._close_answer(exchange, answer)
 
     async def _release_head(self, exchange: _Exchange, answer: _Answer) -> None:
         try:
@@ -297,13 +289,16 @@ class Relay:
         except ConnectionError:
             exchange.client_gone_at = now_us()
 
-    async def _release(self, exchange: _Exchange, answer: _Answer, data: bytes) -> None:
+    async def _release(self, exchange: _Exchange, answer: _Answer, data: bytes) -> bool:
+        """Let bytes go to the client; False where it has just been found gone."""
         if not data or exchange.client_gone_at is not None:
-            return
+            return True
         try:
             await answer.response.write(data)
         except ConnectionError:
             exchange.client_gone_at = now_us()
+            return False
+        return True
 
     # The row
 

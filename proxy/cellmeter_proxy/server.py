@@ -4,7 +4,7 @@ Wiring only. Invariant: the log is closed last, after every call in flight has e
 """
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,9 +180,9 @@ async def _root(_: web.Request) -> web.Response:
     return web.json_response({"service": "cellmeter"})
 
 
-def _unless_upgrade(relay: Relay):
+def _unless_upgrade(relay: Relay) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        # codex falls back to HTTP at once on 426; a 404 costs it seven tries, and an accepted socket would hide prompts.
+        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="use HTTP")
         return await relay.handle(request)

@@ -52,7 +52,7 @@ class LiteralProvider:
             pass
         finally:
             self._writers.discard(writer)
-            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+            writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
         for step in next(self._scripts):
@@ -114,22 +114,20 @@ class LiteralClient:
         """Everything up to and with ``end``."""
         return await self._reader.readuntil(end)
 
+    async def exactly(self, size: int) -> bytes:
+        """The next bytes."""
+        return await self._reader.readexactly(size)
+
     async def rest(self) -> tuple[bytes, bool]:
         """Everything to the end of the connection, and whether it was broken off rather than closed in order."""
-        data = bytearray()
+        data, broken = bytearray(), False
         try:
             while chunk := await self._reader.read(65536):
                 data += chunk
         except ConnectionError:
-            return bytes(data), True
-        return bytes(data), False
-
-    async def quiet(self, seconds: float = 0.05) -> bytes:
-        """What arrives within a moment; for showing that something does not."""
-        try:
-            return await asyncio.wait_for(self._reader.read(65536), seconds)
-        except TimeoutError:
-            return b""
+            broken = True
+        await self.close()
+        return bytes(data), broken
 
     def abort(self) -> None:
         """Go away without a word."""

@@ -17,11 +17,15 @@ class Watcher(Protocol):
 
     terminal: bool
     """The event that completes the answer has been received whole."""
-    ttft_ms: float | None
-    max_gap_ms: float | None
-    frames: int | None
     timeline: list[tuple[float, int]]
+    """When each chunk came, in the caller's milliseconds, and its size."""
 
+    @property
+    def ttft_ms(self) -> float | None: ...
+    @property
+    def max_gap_ms(self) -> float | None: ...
+    @property
+    def frames(self) -> int | None: ...
     @property
     def received(self) -> bytes:
         """Every byte so far, as received."""
@@ -53,15 +57,24 @@ class UnaryWatcher:
 
     def __init__(self, dialect: Dialect, *, length: int | None, encoding: str | None) -> None:
         self.terminal = False
-        self.ttft_ms: float | None = None
-        self.max_gap_ms: float | None = None
-        self.frames: int | None = None
         self.timeline: list[tuple[float, int]] = []
-        self._dialect = dialect
+        self._dialect: Dialect = dialect
         self._encoding = encoding
         self._left = length
         self._chunks: list[bytes] = []
         self._held = b""
+
+    @property
+    def ttft_ms(self) -> None:
+        """Tokens do not arrive one by one."""
+
+    @property
+    def max_gap_ms(self) -> None:
+        """There are no frames."""
+
+    @property
+    def frames(self) -> None:
+        """There are none."""
 
     @property
     def received(self) -> bytes:

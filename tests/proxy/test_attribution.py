@@ -4,7 +4,15 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session, presented_key, split_session
+from cellmeter_proxy.attribution import (
+    Admission,
+    Refusal,
+    Upstream,
+    admit,
+    client_session,
+    presented_key,
+    split_session,
+)
 from cellmeter_proxy.keys import CellRef, KeyRing
 
 UPSTREAM = Upstream(URL("https://api.example.com/v1"))

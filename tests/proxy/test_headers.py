@@ -36,8 +36,17 @@ def test_the_providers_key_takes_the_place_of_the_clients() -> None:
 
 
 def test_an_answers_length_and_encoding_are_kept() -> None:
-    raw = [(b"content-length", b"9"), (b"Content-Encoding", b"gzip"), (b"Keep-Alive", b"timeout=5"), (b"set-cookie", b"a")]
-    assert list(answer_headers(raw).items()) == [("content-length", "9"), ("Content-Encoding", "gzip"), ("set-cookie", "a")]
+    raw = [
+        (b"content-length", b"9"),
+        (b"Content-Encoding", b"gzip"),
+        (b"Keep-Alive", b"timeout=5"),
+        (b"set-cookie", b"a"),
+    ]
+    assert list(answer_headers(raw).items()) == [
+        ("content-length", "9"),
+        ("Content-Encoding", "gzip"),
+        ("set-cookie", "a"),
+    ]
 
 
 def test_bytes_beyond_ascii_survive() -> None:

@@ -49,7 +49,14 @@ CELL = Cell(
 )
 CALL = Call(call_id="1", session="s", seq=1, writer="h/1/1", started_at=5, stream=True, ttft_ms=1.5, usage='{"a":1}')
 SPAN = Span(
-    span_id="1", cell_id="c", cell_attempt=1, kind="container", name="n", started_at=1, duration_ms=2.5, attrs={"a": [1]}
+    span_id="1",
+    cell_id="c",
+    cell_attempt=1,
+    kind="container",
+    name="n",
+    started_at=1,
+    duration_ms=2.5,
+    attrs={"a": [1]},
 )
 SCORE = ScoreRow(
     cell_id="c",

@@ -15,10 +15,12 @@ import pytest
 from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.server import ProxyConfig, Running, serve
-from cellmeter_proxy.testing import LiteralClient, LiteralProvider, close, reset
+from cellmeter_proxy.testing import LiteralClient, LiteralProvider, Step, close, reset
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi \\u00e9"}],"n":1.0,"temperature":0}'
-STREAM_BODY = b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}'
+STREAM_BODY = (
+    b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hi"}]}'
+)
 KEY = b"Authorization: Bearer sk-test-0123456789abcdefghijkl"
 ANSWER = (
     b'{"id":"chatcmpl-1","object":"chat.completion","model":"m-2026","choices":[{"index":0,"message":'
@@ -37,7 +39,6 @@ class Recorder(Protocol):
     def __call__(self, provider: LiteralProvider, **options: Any) -> AbstractAsyncContextManager[Running]: ...
 
 
-
 def unary(body: bytes = ANSWER, status: bytes = b"200 OK", *headers: bytes) -> bytes:
     lines = [b"HTTP/1.1 " + status, b"content-type: application/json", *headers, b"content-length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
@@ -47,7 +48,9 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: r1\r\n\r\n"
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: r1\r\n\r\n"
+)
 END = b"0\r\n\r\n"
 
 
@@ -81,18 +84,18 @@ def states(path: Path) -> list[tuple[object, ...]]:
 
 
 async def test_an_answer_is_passed_on_byte_for_byte_and_its_row_is_exact(recorder: Recorder, log_path: Path) -> None:
-    async with LiteralProvider([unary(ANSWER, b"200 OK", b"X-Request-ID: r-7")]) as provider:
-        async with recorder(provider) as proxy:
-            client = await LiteralClient.connect(proxy.url)
-            await client.post(PATH, BODY, KEY, b"Content-Type: application/json", b"User-Agent: t/1")
-            received = await client.until(ANSWER)
-            await client.close()
+    answer = unary(ANSWER, b"200 OK", b"X-Request-ID: r-7")
+    async with LiteralProvider([answer]) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, BODY, KEY, b"Content-Type: application/json", b"User-Agent: t/1")
+        received = await client.until(ANSWER)
+        await client.close()
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert provider.received[0].endswith(b"\r\n\r\n" + BODY)
     (call,) = calls(log_path)
     assert call.session.startswith("fp:")
     assert (call.seq, call.state, call.outcome, call.status) == (1, "closed", "ok", 200)
-    assert (call.dialect, call.endpoint, call.stream) == ("chat.completions", PATH, None)
+    assert (call.dialect, call.endpoint, call.stream) == ("chat.completions", PATH, False)
     assert (call.request_model, call.response_model) == ("m", "m-2026")
     assert (call.prompt_tokens, call.completion_tokens, call.usage_source) == (11, 2, "provider")
     assert call.usage is not None
@@ -129,7 +132,7 @@ async def test_the_row_is_open_before_the_first_byte_and_closed_before_the_last(
     recorder: Recorder, log_path: Path
 ) -> None:
     go = asyncio.Event()
-    script = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, chunk(STOP), chunk(USAGE), chunk(DONE), END]
+    script: list[Step] = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, chunk(STOP), chunk(USAGE), chunk(DONE), END]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -146,7 +149,15 @@ async def test_the_row_is_open_before_the_first_byte_and_closed_before_the_last(
 async def test_a_stream_arrives_frame_by_frame_and_unchanged(recorder: Recorder, log_path: Path) -> None:
     gates = [asyncio.Event() for _ in range(3)]
     keep_alive = b": keep-alive\n\n"
-    script = [STREAM_HEAD, chunk(keep_alive), gates[0].wait, chunk(ROLE), gates[1].wait, chunk(TOKEN), gates[2].wait]
+    script: list[Step] = [
+        STREAM_HEAD,
+        chunk(keep_alive),
+        gates[0].wait,
+        chunk(ROLE),
+        gates[1].wait,
+        chunk(TOKEN),
+        gates[2].wait,
+    ]
     script += [chunk(STOP + USAGE + DONE), END]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
@@ -168,10 +179,13 @@ async def test_a_stream_arrives_frame_by_frame_and_unchanged(recorder: Recorder,
 
 
 async def test_a_provider_that_breaks_off_breaks_the_client_off_too(recorder: Recorder, log_path: Path) -> None:
-    async with LiteralProvider([STREAM_HEAD, chunk(ROLE), chunk(TOKEN), reset]) as provider, recorder(provider) as proxy:
+    go = asyncio.Event()
+    script: list[Step] = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, reset]
+    async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
         await client.until(TOKEN)
+        go.set()
         rest, _ = await client.rest()
         assert END not in rest
     (call,) = calls(log_path)
@@ -223,7 +237,7 @@ async def test_a_provider_that_is_silent_too_long_is_a_timeout(recorder: Recorde
     assert (calls(log_path)[0].status, calls(log_path)[0].outcome) == (504, "timeout")
 
 
-async def test_an_error_passes_through_with_its_retry_after_and_is_an_attempt(recorder: Recorder, log_path: Path) -> None:
+async def test_an_error_passes_on_with_its_retry_after_and_is_an_attempt(recorder: Recorder, log_path: Path) -> None:
     error = b'{"error":{"message":"slow down","type":"rate_limit_error"}}'
     throttled = unary(error, b"429 Too Many Requests", b"Retry-After: 1.5", b"x-ratelimit-remaining-requests: 0")
     async with LiteralProvider([throttled]) as provider, recorder(provider) as proxy:
@@ -242,8 +256,18 @@ async def test_an_error_passes_through_with_its_retry_after_and_is_an_attempt(re
 
 async def test_a_client_that_goes_away_loses_no_usage(recorder: Recorder, log_path: Path) -> None:
     gone = asyncio.Event()
-    filler = [chunk(TOKEN)] * 50
-    script = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), gone.wait, *filler, chunk(STOP), chunk(USAGE), chunk(DONE), END]
+    filler: list[Step] = [chunk(TOKEN)] * 50
+    script: list[Step] = [
+        STREAM_HEAD,
+        chunk(ROLE),
+        chunk(TOKEN),
+        gone.wait,
+        *filler,
+        chunk(STOP),
+        chunk(USAGE),
+        chunk(DONE),
+        END,
+    ]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -262,7 +286,7 @@ async def test_a_client_that_goes_away_loses_no_usage(recorder: Recorder, log_pa
 
 async def test_reading_on_for_a_client_that_went_away_is_bounded(recorder: Recorder, log_path: Path) -> None:
     gone, never = asyncio.Event(), asyncio.Event()
-    script = [STREAM_HEAD, chunk(TOKEN), gone.wait, *[chunk(TOKEN)] * 20, never.wait]
+    script: list[Step] = [STREAM_HEAD, chunk(TOKEN), gone.wait, *[chunk(TOKEN)] * 20, never.wait]
     async with LiteralProvider(script) as provider, recorder(provider, drain_s=0.1) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -281,7 +305,7 @@ async def test_a_client_that_closes_after_the_terminal_event_has_a_complete_answ
     recorder: Recorder, log_path: Path
 ) -> None:
     hang_up = asyncio.Event()
-    script = [STREAM_HEAD, chunk(TOKEN), chunk(STOP), chunk(USAGE), chunk(DONE), hang_up.wait, END]
+    script: list[Step] = [STREAM_HEAD, chunk(TOKEN), chunk(STOP), chunk(USAGE), chunk(DONE), hang_up.wait, END]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -326,7 +350,7 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
     recorder: Recorder, log_path: Path, tmp_path: Path
 ) -> None:
     go = asyncio.Event()
-    script = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, chunk(STOP), chunk(USAGE), chunk(DONE), END]
+    script: list[Step] = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, chunk(STOP), chunk(USAGE), chunk(DONE), END]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -340,17 +364,17 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
 
 
 async def test_a_cell_only_proxy_refuses_and_records_what_has_no_key(recorder: Recorder, log_path: Path) -> None:
-    async with LiteralProvider([unary()]) as provider:
-        async with recorder(provider, cells_only=True, upstream_key="sk-provider-0123456789abcdef") as proxy:
-            client = await LiteralClient.connect(proxy.url)
-            await client.post(PATH, BODY, KEY)
-            assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
-            await client.close()
-            key = proxy.keys.issue("sweep/agent/m/c/t#run1")
-            client = await LiteralClient.connect(proxy.url)
-            await client.post(PATH, BODY, b"Authorization: Bearer " + key.encode())
-            await client.until(ANSWER)
-            await client.close()
+    options = {"cells_only": True, "upstream_key": "sk-provider-0123456789abcdef"}
+    async with LiteralProvider([unary()]) as provider, recorder(provider, **options) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, BODY, KEY)
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+        await client.close()
+        key = proxy.keys.issue("sweep/agent/m/c/t#run1")
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, BODY, b"Authorization: Bearer " + key.encode())
+        await client.until(ANSWER)
+        await client.close()
     assert len(provider.received) == 1
     assert b"Bearer sk-provider-0123456789abcdef" in provider.received[0]
     refused, served = calls(log_path)
@@ -404,7 +428,7 @@ async def test_megabytes_pass_both_ways(recorder: Recorder, log_path: Path) -> N
         await client.post(PATH, big, KEY)
         head = await client.until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
-        await client._reader.readexactly(len(answer))
+        await client.exactly(len(answer))
         await client.close()
     assert provider.received[0].endswith(big)
     assert (calls(log_path)[0].request_bytes, calls(log_path)[0].response_bytes) == (len(big), len(answer))

@@ -1,7 +1,6 @@
 """The log's writer: what is resolved is committed, and a failure stays with whoever caused it."""
 
 import asyncio
-import os
 import sqlite3
 from pathlib import Path
 
@@ -15,6 +14,10 @@ from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
 def a_call(session: str = "s", writer: str | None = None) -> Call:
     return Call(call_id=new_id(), session=session, writer=writer or writer_name(), started_at=now_us())
+
+
+async def opened(writer: LogWriter, call: Call) -> int:
+    return await writer.submit(lambda: call, Log.open_call)
 
 
 def rows_on_disk(path: Path, sql: str) -> list[tuple[object, ...]]:
@@ -37,7 +40,7 @@ async def test_a_resolved_write_is_already_committed(tmp_path: Path) -> None:
 async def test_calls_of_a_session_are_numbered_from_one_without_gaps(tmp_path: Path) -> None:
     writer = await LogWriter.open(tmp_path / "a.db")
     calls = [a_call("s") for _ in range(50)] + [a_call("t")]
-    seqs = await asyncio.gather(*(writer.submit(lambda c=c: c, Log.open_call) for c in calls))
+    seqs = await asyncio.gather(*(opened(writer, call) for call in calls))
     assert seqs == [*range(1, 51), 1]
     await writer.aclose()
 
@@ -45,7 +48,7 @@ async def test_calls_of_a_session_are_numbered_from_one_without_gaps(tmp_path: P
 async def test_closing_keeps_the_number_and_adds_the_attempts(tmp_path: Path) -> None:
     writer = await LogWriter.open(tmp_path / "a.db")
     call = a_call()
-    await writer.submit(lambda: call, Log.open_call)
+    await opened(writer, call)
     attempt = Attempt(call_id=call.call_id, n=1, started_at=now_us(), status=200)
     done = replace(call, state="closed", status=200, outcome="ok")
     await writer.submit(lambda: done, lambda log, row: log.close_call(row, [attempt]))
@@ -75,10 +78,10 @@ async def test_a_log_that_lost_its_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     writer = await LogWriter.open(path)
     await writer.append(a_call())
-    os.rename(path, tmp_path / "moved.db")
+    path.rename(tmp_path / "moved.db")
     with pytest.raises(LogUnwritableError, match="cannot be written"):
         await writer.append(a_call())
-    os.rename(tmp_path / "moved.db", path)
+    (tmp_path / "moved.db").rename(path)
     await writer.append(a_call())
     assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(2,)]
     await writer.aclose()
