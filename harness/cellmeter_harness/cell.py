@@ -22,7 +22,6 @@ from cellmeter_harness.phases import (
     CellState,
     collect,
     grade,
-    in_thread,
     prepare,
     redacted,
     run,
@@ -31,7 +30,7 @@ from cellmeter_harness.recorder import Recorder, attempts_of, calls_of
 from cellmeter_harness.sandbox import Sandbox
 from cellmeter_harness.sweep import CellPlan
 from cellmeter_harness.trace import sentence
-from cellmeter_harness.uninterrupted import uninterrupted
+from cellmeter_harness.uninterrupted import in_thread, uninterrupted
 from cellmeter_proxy.record import Artifact, Attempt, Call, Cell, FailureClass, Grade, Phase, PhaseName, now_us
 
 _SETTLE_S: Final = 10.0

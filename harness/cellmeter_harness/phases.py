@@ -4,34 +4,27 @@ Invariants: the agent's workspace is read only when no process of the agent is a
 of it, in a room that the agent never saw, with the pristine tests put back.
 """
 
-import asyncio
 import os
-import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from cellmeter_harness.agent import Agent, expand, resolve_programs
+from cellmeter_harness.grading import graded, grader, required_programs, within_guard
 from cellmeter_harness.patch import make_patch
 from cellmeter_harness.paths import Scratch
 from cellmeter_harness.recorder import Recorder
 from cellmeter_harness.sandbox import Command, Execution, Gate, Room, Sandbox, View
-from cellmeter_harness.sandbox.environment import search_path
 from cellmeter_harness.sweep import CellPlan
-from cellmeter_harness.task import Task
 from cellmeter_harness.trace import OpenSpan, Trace
-from cellmeter_harness.uninterrupted import uninterrupted
-from cellmeter_harness.workspace import Snapshot, copy_tree, differences, open_up, overlay, restore_tests, snapshot
+from cellmeter_harness.uninterrupted import in_thread
+from cellmeter_harness.workspace import Snapshot, copy_tree, differences, open_up, overlay, snapshot
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Grade, Reported, Workspace
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-OUTER_GUARD_S: Final = 30.0
-"""Beyond the time that a command is given: then the phase is given up, whatever the sandbox says."""
-TAIL_CHARACTERS: Final = 4_096
 PLUGIN_STACK: Final[list[str]] = []
 BEHAVIOR_MODE: Final = "factory"
 _GIT_IDENTITY: Final = "[user]\n\tname = agent\n\temail = agent@localhost\n"
@@ -114,43 +107,15 @@ async def grade(state: CellState) -> None:
     """Put the pristine tests back and run the grader, in a fresh room without a network."""
     task, scratch = state.plan.task, _present(state.scratch)
     with state.trace.span("grade", f"grade:{task.id}", {"timeout_s": task.grader.timeout_s}) as span:
-        room = await in_thread(scratch.grading_room)
-        await in_thread(restore_tests, task.tests, task.workdir, room.workspace)
-        values = {"python": state.sandbox.view(room, None).python}
-        command = Command(
-            argv=[expand(word, values) for word in task.grader.command],
-            timeout_s=task.grader.timeout_s,
-            programs=list(required_programs(task).values()),
-        )
-        execution = state.grading = state.sandbox.execute(room, command, None)
-        await _within_guard(execution, command.timeout_s, "the grader")
-        state.grade = _graded(task, execution)
-        span.attrs |= {"exit_code": execution.exit_code, "timed_out": execution.timed_out}
-
-
-def required_programs(task: Task) -> dict[str, Path]:
-    """Where the programs that a task needs are on this machine.
-
-    Raises:
-        CellmeterError: one of them is not here.
-
-    """
-    path = os.pathsep.join(str(entry) for entry in search_path(os.environ))
-    found = {name: shutil.which(name, path=path) for name in task.requires}
-    for name, place in found.items():
-        if place is None:
-            raise CellmeterError(f"the task {task.id} needs {name}, which is not on PATH", hint=f"install {name}")
-    return {name: Path(place) for name, place in found.items() if place is not None}
+        state.grading = await grader(task, state.sandbox, scratch)
+        await within_guard(state.grading, task.grader.timeout_s, "the grader")
+        state.grade = graded(task, state.grading)
+        span.attrs |= {"exit_code": state.grading.exit_code, "timed_out": state.grading.timed_out}
 
 
 def redacted(text: str, key: str | None) -> str:
     """The text without the cell's own key."""
     return text.replace(key, "cm-REDACTED") if key else text
-
-
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run work on files in a thread, to its end: half a copy may not be under way when its directory is removed."""
-    return await uninterrupted(asyncio.to_thread(function, *args, **kwargs))
 
 
 async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
@@ -174,7 +139,7 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
             "container", f"{agent.name}:launch", attrs | {"timeout_s": plan.timeout_s}, adapter
         ) as span:
             try:
-                await _within_guard(execution, plan.timeout_s, "the agent")
+                await within_guard(execution, plan.timeout_s, "the agent")
             finally:
                 duration_s = execution.duration_ms / 1000 if execution.duration_ms is not None else None
                 span.attrs |= {
@@ -184,16 +149,6 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
                 }
     finally:
         state.recorder.revoke_key(key)
-
-
-async def _within_guard(execution: Execution, timeout_s: float, who: str) -> None:
-    """Enter an execution and wait for it, trusting the sandbox's own time limit only so far."""
-    limit = timeout_s + OUTER_GUARD_S
-    try:
-        async with asyncio.timeout(limit), execution:
-            await execution.wait()
-    except TimeoutError:
-        raise TimeoutError(f"{who} was given up after {limit:g} s (outer guard)") from None
 
 
 def _values(view: View, plan: CellPlan, key: str) -> dict[str, str]:
@@ -247,19 +202,6 @@ def _applied_plugins(agent: Agent) -> dict[str, object]:
         "applied_count": 0,
         "skipped_count": 0,
     }
-
-
-def _graded(task: Task, execution: Execution) -> Grade:
-    stdout, stderr = execution.stdout.text(), execution.stderr.text()
-    missing = [line for line in task.grader.require_stdout if line not in stdout]
-    return Grade(
-        exit_code=execution.exit_code,
-        timed_out=execution.timed_out,
-        stdout_tail=stdout[-TAIL_CHARACTERS:],
-        stderr_tail=stderr[-TAIL_CHARACTERS:],
-        passed=execution.exit_code == 0 and not execution.timed_out and not missing,
-        missing=missing,
-    )
 
 
 def _present(value: T | None) -> T:

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from cellmeter_harness.agent import Agent, expand, resolve_programs
+from cellmeter_harness.grading import required_programs
 from cellmeter_harness.paths import Scratch
-from cellmeter_harness.phases import in_thread, required_programs
 from cellmeter_harness.sandbox import Command, Sandbox
 from cellmeter_harness.task import Task
+from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_proxy.errors import CellmeterError
 
 _VERSION: Final = re.compile(r"\d+(?:\.\d+)+[A-Za-z0-9.+-]*")

@@ -1,9 +1,10 @@
 """Work that a cancellation may not cut short: ending processes, completing rows."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,3 +27,8 @@ async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     if cancelled:
         raise asyncio.CancelledError
     return result
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work on files in a thread, to its end: half a copy may not be under way when its directory is removed."""
+    return await uninterrupted(asyncio.to_thread(function, *args, **kwargs))

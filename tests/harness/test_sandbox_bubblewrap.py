@@ -143,7 +143,7 @@ async def test_the_bridge_is_the_one_way_out_and_passes_bytes_on_as_they_come(ro
     assert BubblewrapSandbox().view(room, gate).api_root == f"http://127.0.0.1:{PORT}"
     async with server, BubblewrapSandbox().execute(room, command, gate) as execution:
         async with asyncio.timeout(10):
-            while execution.stdout.text() != "first\n":  # noqa: ASYNC110
+            while execution.stdout.text() != "first\n":
                 await asyncio.sleep(0.01)
         read_first.set()
         await execution.wait()

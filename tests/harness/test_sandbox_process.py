@@ -1,7 +1,5 @@
 """Without isolation there is still a clean start, a bound, a time limit, and nothing left running."""
 
-# ruff: noqa: ASYNC110, ASYNC240 - what other processes do is seen through files
-
 import asyncio
 import os
 import signal

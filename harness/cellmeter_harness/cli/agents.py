@@ -1,12 +1,15 @@
 """``cellmeter agents``: the agents that a sweep can name, and whether they can run here."""
 
-import subprocess
+from collections.abc import Sequence
 
 import click
 import msgspec
 
-from cellmeter_harness.agent import Agent, builtin_agents, expand_version_command, find_agent
+from cellmeter_harness.agent import Agent, builtin_agents, find_agent
+from cellmeter_harness.cli.aio import run_async
 from cellmeter_harness.cli.output import Column, Format, emit, format_option
+from cellmeter_harness.preflight import check_programs
+from cellmeter_harness.sandbox import Sandbox, choose
 from cellmeter_proxy.errors import CellmeterError
 
 
@@ -61,7 +64,7 @@ def list_agents(format_: Format) -> None:
 def check_agents(names: tuple[str, ...], format_: Format) -> int:
     """Find the programs of agents (all built-in ones, or those named) and compare their versions."""
     chosen = [find_agent(name) for name in names] if names else builtin_agents()
-    rows = [check_agent(agent) for agent in chosen]
+    rows = run_async(_check_all(chosen))
     emit(
         rows,
         format_,
@@ -77,26 +80,18 @@ def check_agents(names: tuple[str, ...], format_: Format) -> int:
     return 1 if names and not all(row.ok for row in rows) else 0
 
 
-def check_agent(agent: Agent) -> AgentCheck:
-    """Find an agent's programs and ask for its version."""
+async def _check_all(chosen: Sequence[Agent]) -> list[AgentCheck]:
+    sandbox = choose("auto")
+    return [await check_agent(agent, sandbox) for agent in chosen]
+
+
+async def check_agent(agent: Agent, sandbox: Sandbox) -> AgentCheck:
+    """Find an agent's programs and ask it for its version."""
     try:
-        command = expand_version_command(agent)
+        versions = await check_programs([agent], [], sandbox)
     except CellmeterError as error:
         problem = error.message if error.hint is None else f"{error.message}; {error.hint}"
         return AgentCheck(name=agent.name, version=agent.version, found_version=None, ok=False, problem=problem)
-    found, problem = (agent.version, None) if not command else _ask_version(agent, command)
-    return AgentCheck(name=agent.name, version=agent.version, found_version=found, ok=problem is None, problem=problem)
-
-
-def _ask_version(agent: Agent, command: list[str]) -> tuple[str | None, str | None]:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"{command[0]} cannot be run: {error}"
-    printed = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    found = printed[0] if printed else None
-    if done.returncode != 0:
-        return found, f"{command[0]} ended with exit code {done.returncode}"
-    if found is None or agent.version not in found:
-        return found, f"the manifest was written for {agent.version}"
-    return found, None
+    found = versions.get(agent.name, agent.version)
+    differs = None if found == agent.version else f"the manifest was written for {agent.version}"
+    return AgentCheck(name=agent.name, version=agent.version, found_version=found, ok=True, problem=differs)

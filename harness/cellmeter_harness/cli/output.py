@@ -71,7 +71,13 @@ def show_table(columns: Sequence[Column], rows: Iterable[Any], title: str | None
         table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(column.text(row) for column in columns))
-    stdout_console().print(table)
+    console = stdout_console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as text:
+        console.print(table)
+    sys.stdout.write("\n".join(line.rstrip() for line in text.get().strip("\n").split("\n")).lstrip("\n") + "\n")
 
 
 def stdout_console() -> Console:
@@ -81,7 +87,7 @@ def stdout_console() -> Console:
 
 def stderr_console() -> Console:
     """A console on stderr, for talk and progress."""
-    return Console(stderr=True, highlight=False, markup=False)
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def number(value: float | None, digits: int = 0) -> str:

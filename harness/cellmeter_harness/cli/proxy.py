@@ -13,11 +13,15 @@ from cellmeter_proxy.server import ProxyConfig, serve
 
 
 @click.command()
-@click.option("--upstream", required=True, metavar="URL", help="The provider's base URL, e.g. https://api.openai.com/v1.")
+@click.option(
+    "--upstream", required=True, metavar="URL", help="The provider's base URL, e.g. https://api.openai.com/v1."
+)
 @click.option(
     "--log", type=click.Path(path_type=Path), default="cellmeter.db", show_default=True, help="The file to record into."
 )
-@click.option("--listen", default="127.0.0.1:4000", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one.")
+@click.option(
+    "--listen", default="127.0.0.1:4000", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
+)
 @click.option(
     "--durability",
     type=click.Choice(["full", "process"]),
@@ -51,7 +55,9 @@ async def _serve(config: ProxyConfig) -> None:
     async with serve(config) as running:
         click.echo(f"listening on {running.url}/v1")
         if running.writer.interrupted:
-            click.echo(f"{running.writer.interrupted} calls of a recorder that died are marked as interrupted", err=True)
+            click.echo(
+                f"{running.writer.interrupted} calls of a recorder that died are marked as interrupted", err=True
+            )
         click.echo(paste_lines(running.url, config), err=True)
         await asyncio.Event().wait()
 

@@ -7,6 +7,7 @@ from cellmeter_harness.checks import TaskCheck, check_task
 from cellmeter_harness.cli.aio import run_async
 from cellmeter_harness.cli.output import Column, Format, emit, format_option, stderr_console
 from cellmeter_harness.sandbox import choose
+from cellmeter_harness.sweep import IsolationChoice
 from cellmeter_harness.task import Task, builtin_tasks, find_tasks
 
 
@@ -59,9 +60,15 @@ def list_tasks(patterns: tuple[str, ...], format_: Format) -> None:
 
 @tasks.command("check")
 @click.argument("patterns", nargs=-1)
-@click.option("--isolation", type=click.Choice(["auto", "bubblewrap", "process"]), default="auto", show_default=True)
+@click.option(
+    "--isolation",
+    type=click.Choice(["auto", "bubblewrap", "process"]),
+    default="auto",
+    show_default=True,
+    help="Where the graders run; auto takes the strongest kind that works here.",
+)
 @format_option
-def check_tasks(patterns: tuple[str, ...], isolation: str, format_: Format) -> int:
+def check_tasks(patterns: tuple[str, ...], isolation: IsolationChoice, format_: Format) -> int:
     """Prove tasks: untouched they fail, with their solution they pass."""
     sandbox = choose(isolation)
 
@@ -79,8 +86,8 @@ def check_tasks(patterns: tuple[str, ...], isolation: str, format_: Format) -> i
         [
             Column("task", lambda row: row.task_id),
             Column("ok", lambda row: "yes" if row.ok else "no"),
-            Column("untouched", lambda row: _verdict(row.untouched_passed)),
-            Column("solved", lambda row: _verdict(row.solution_passed)),
+            Column("untouched", lambda row: _verdict(passed=row.untouched_passed)),
+            Column("solved", lambda row: _verdict(passed=row.solution_passed)),
             Column("problem", lambda row: row.problem or ""),
         ],
     )
@@ -91,5 +98,5 @@ def _chosen(patterns: tuple[str, ...]) -> list[Task]:
     return find_tasks(patterns) if patterns else builtin_tasks()
 
 
-def _verdict(passed: bool | None) -> str:
+def _verdict(*, passed: bool | None) -> str:
     return "–" if passed is None else "passes" if passed else "fails"

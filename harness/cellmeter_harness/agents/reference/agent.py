@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-VERSION = "1"
+VERSION = "1.0"
 RUN_TIMEOUT_S = 120
 
 SYSTEM = """You are a coding agent. You work in the current directory with the tools you are given.

@@ -1,0 +1,86 @@
+"""A sweep with everything around it: the provider, the recording proxy, the sandbox, the scoring library's judgement.
+
+Wiring only; what happens in between is ``runner.run_sweep``.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from cellmeter_harness.events import Event, SweepFinished
+from cellmeter_harness.recorder import ProxyRecorder
+from cellmeter_harness.runner import Judge, run_sweep
+from cellmeter_harness.sandbox import choose
+from cellmeter_harness.scripts import ScriptedTask, provider_scripts
+from cellmeter_harness.sweep import SweepSpec
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.log import Durability
+from cellmeter_proxy.scripted import ScriptedProvider
+from cellmeter_proxy.server import ProxyConfig, serve
+from cellmeter_scoring import INFRASTRUCTURE, classify
+
+
+class Provider(NamedTuple):
+    """Who answers, and the key that only the proxy knows."""
+
+    url: str
+    key: str | None
+
+
+async def conduct(
+    spec: SweepSpec, on_event: Callable[[Event], None], *, durability: Durability = "full"
+) -> SweepFinished:
+    """Run what is left of a sweep.
+
+    Raises:
+        CellmeterError: the provider's key is not set, or anything that ``run_sweep`` or ``serve`` raise it for.
+
+    """
+    sandbox = choose(spec.isolation)
+    async with AsyncExitStack() as stack:
+        provider = await _provider(spec, stack)
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="cellmeter-"))
+        config = ProxyConfig(
+            upstream=provider.url,
+            upstream_key=provider.key,
+            log=spec.log,
+            durability=durability,
+            cells_only=True,
+            socket_path=Path(directory) / "proxy.sock",
+        )
+        running = await stack.enter_async_context(serve(config))
+        return await run_sweep(
+            spec,
+            ProxyRecorder(running),
+            sandbox=sandbox,
+            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE),
+            on_event=on_event,
+        )
+
+
+async def _provider(spec: SweepSpec, stack: AsyncExitStack) -> Provider:
+    if spec.upstream.scripted:
+        # A key of its own, so that a sweep without a real provider still shows that no agent ever sees one.
+        key = f"sk-scripted-{secrets.token_hex(16)}"
+        tasks = [
+            ScriptedTask(task_id=task.id, description=task.description, workdir=task.workdir, solution=task.solution)
+            for task in spec.tasks
+        ]
+        scripted = await stack.enter_async_context(ScriptedProvider(provider_scripts(tasks), key=key))
+        return Provider(scripted.url, key)
+    if spec.upstream.url is None:
+        raise CellmeterError("the sweep names no provider", hint="give [upstream] a url, or scripted = true")
+    variable = spec.upstream.key_env
+    if variable is None:
+        return Provider(spec.upstream.url, None)
+    key_value = os.environ.get(variable)
+    if not key_value:
+        raise CellmeterError(
+            f"the variable {variable}, which is to hold the provider's key, is not set",
+            hint=f"export {variable}=… before the run",
+        )
+    return Provider(spec.upstream.url, key_value)
