@@ -132,6 +132,11 @@ def test_a_request_refused_after_answers_is_the_agents_own() -> None:
     )
 
 
+def test_a_refusal_after_answers_and_a_rate_limit_that_was_outlived_is_the_agents_own() -> None:
+    calls = [make_call("a", 1), make_failed_call("b", 3, 429), make_failed_call("c", 5, 400)]
+    assert classify(failed_cell(exit_code=2), calls, []).failure_class == "agent_error"
+
+
 def test_a_refusal_of_an_unsupported_path_before_a_working_one_is_no_failure() -> None:
     calls = [make_failed_call("a", 1, 404, dialect="responses"), make_call("b", 2)]
     assert classify(failed_cell(), calls, []).failure_class == "none"

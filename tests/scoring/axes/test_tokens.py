@@ -69,7 +69,12 @@ def test_a_call_that_may_have_been_billed_and_was_not_counted_leaves_no_sum(outc
 
 def test_an_answered_call_on_an_unreadable_path_leaves_no_sum() -> None:
     unknown = make_call("a", dialect="unknown", prompt_tokens=None, completion_tokens=None)
-    assert isinstance(score_tokens(CellEvidence(cell=make_cell(), calls=[unknown])), Unscored)
+    for result in (
+        score_tokens(CellEvidence(cell=make_cell(), calls=[unknown])),
+        score_tokens_as_published(CellEvidence(cell=make_cell(), calls=[unknown])),
+    ):
+        assert isinstance(result, Unscored)
+        assert result.reason == "1 of 1 calls that reached a model carry no token usage"
 
 
 def test_a_cell_without_calls_is_zero_on_the_published_pages_and_unmeasured_here() -> None:
