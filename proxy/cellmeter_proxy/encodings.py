@@ -15,7 +15,7 @@ import zstandard
 DEFAULT_LIMIT: Final = 256 * 1024 * 1024
 """Bytes that one body may decode to."""
 _MAX_STAGES: Final = 4
-_PIECE: Final = 64 * 1024
+_PIECE: Final = 16 * 1024
 _ZSTD_SLICE: Final = 256  # a zstd block of 4 bytes can mean 128 KiB, so this many bytes mean 8 MiB at most
 _ZSTD_WINDOW: Final = 8 * 1024 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -28,6 +28,7 @@ class _Coding(Protocol):
     @property
     def whole(self) -> bool:
         """Whether the data so far could be all of it."""
+        ...
 
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 
@@ -35,7 +36,8 @@ class _Coding(Protocol):
 class StreamDecoder:
     """Undoes a ``Content-Encoding`` header's codings as bytes arrive.
 
-    What could be decoded is returned; ``error`` says what then went wrong, and from there on nothing comes any more.
+    What could be decoded is returned, of damaged data all but the last few KiB before the damage; ``error`` says what
+    went wrong, and from there on nothing comes any more.
     """
 
     def __init__(self, header: str | None, limit: int = DEFAULT_LIMIT) -> None:

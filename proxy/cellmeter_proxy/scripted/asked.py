@@ -19,6 +19,8 @@ DIALECTS: tuple[tuple[str, Dialect], ...] = (
     ("/messages", "messages"),
 )
 
+MAX_DIMENSIONS = 4096
+
 
 class Message(Record, frozen=True, kw_only=True):
     """One message of the conversation, tool calls and tool results included, as text."""
@@ -67,20 +69,22 @@ def read(dialect: Dialect, body: bytes) -> Asked:
         ValueError: if it is not a JSON object with a model.
 
     """
-    document = msgspec.json.decode(body)
+    try:
+        document = msgspec.json.decode(body)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not (isinstance(document, dict) and isinstance(document.get("model"), str)):
         raise ValueError("it is not a JSON object with a model")  # noqa: TRY004
-    tools = document.get("tools") or []
-    options = document.get("stream_options")
+    tools, options, dimensions = document.get("tools"), document.get("stream_options"), document.get("dimensions")
     return Asked(
         dialect=dialect,
         model=document["model"],
         stream=document.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         messages=list(_messages(dialect, document)),
-        tools=[name for tool in tools if (name := _tool_name(tool))],
+        tools=[name for tool in _list(tools) if (name := _tool_name(tool))],
         tool_definitions=_json(tools) if tools else "",
-        dimensions=document.get("dimensions") or 8,
+        dimensions=dimensions if isinstance(dimensions, int) and 0 < dimensions <= MAX_DIMENSIONS else 8,
         base64=document.get("encoding_format") == "base64",
     )
 
@@ -89,8 +93,7 @@ def _messages(dialect: Dialect, document: dict[str, Any]) -> Iterable[Message]:
     if system := document.get("system") or document.get("instructions"):
         yield Message(role="system", text=_text(system))
     given = document.get({"completions": "prompt"}.get(dialect, "input" if "input" in document else "messages"))
-    items = given if isinstance(given, list) else [given]
-    for item in items:
+    for item in _list(given):
         yield from _item(item)
 
 
@@ -101,10 +104,9 @@ def _item(item: Any) -> Iterable[Message]:
         return
     kind, role = item.get("type", "message"), item.get("role")
     if kind != "message" and role is None:
-        yield Message(role="tool" if kind.endswith("_output") else "assistant", text=_text(item))
+        yield Message(role="tool" if str(kind).endswith("_output") else "assistant", text=_text(item))
         return
-    content = item.get("content")
-    parts = content if isinstance(content, list) else [content]
+    parts = _list(item.get("content"))
     results = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_result"]
     if results:
         yield Message(role="tool", text=_text(results))
@@ -113,9 +115,15 @@ def _item(item: Any) -> Iterable[Message]:
 
 
 def _role(role: Any) -> Role:
-    if role in {"assistant", "tool", "user"}:
-        return role  # type: ignore[no-any-return]
-    return "tool" if role == "function" else "system"
+    if role == "assistant":
+        return "assistant"
+    if role == "user":
+        return "user"
+    return "tool" if role in ("tool", "function") else "system"
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "1"
+RUN_TIMEOUT_S = 120
 
 SYSTEM = """You are a coding agent. You work in the current directory with the tools you are given.
 Read README.md first: it says what is asked. Keep to what is asked and change nothing else.
@@ -114,6 +116,7 @@ class Model:
 
     def ask(self, messages: list[dict[str, Any]]) -> Answer:
         """One answer, retried on 408, 409, 429, 5xx and broken connections."""
+        reason = ""
         for retry in range(self.retries + 1):
             try:
                 return self._ask_once(messages, retry)
@@ -216,11 +219,15 @@ def write_file(path: str, content: str) -> str:
 
 def run(command: str) -> str:
     """Run a shell command for at most two minutes; the last 20,000 characters of its output are kept."""
-    try:
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, errors="replace", timeout=120)
-    except subprocess.TimeoutExpired:
-        return "timed out after 120 s"
-    return f"exit code {done.returncode}\n{(done.stdout + done.stderr)[-20_000:]}"
+    # A file, not a pipe: a child that outlives the command would hold a pipe open.
+    with tempfile.TemporaryFile() as output:
+        try:
+            done = subprocess.run(command, check=False, shell=True, stdout=output, stderr=output, timeout=RUN_TIMEOUT_S)
+            verdict = f"exit code {done.returncode}"
+        except subprocess.TimeoutExpired:
+            verdict = f"timed out after {RUN_TIMEOUT_S} s"
+        output.seek(0)
+        return f"{verdict}\n{output.read().decode(errors='replace')[-20_000:]}"
 
 
 FUNCTIONS: dict[str, Callable[..., str]] = {"read_file": read_file, "write_file": write_file, "run": run}

@@ -1,0 +1,42 @@
+"""What a run tells whoever shows its progress."""
+
+import msgspec
+
+from cellmeter_proxy.record import Cell
+
+
+class SweepPlanned(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """It is known what is left to be done."""
+
+    sweep_id: str
+    done: int
+    """Cells that an earlier run finished."""
+    pending: int
+
+
+class CellStarted(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An attempt at a cell begins."""
+
+    cell_id: str
+    attempt: int
+
+
+class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An attempt at a cell is over and in the log."""
+
+    cell: Cell
+    retried: bool
+    """Whether the cell will be tried again."""
+
+
+class SweepFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Nothing is left to be done: the newest attempts at all cells, counted."""
+
+    sweep_id: str
+    cells: int
+    passed: int
+    infrastructure: int
+    """Cells that failed for the infrastructure's reasons as often as the sweep's bound allows."""
+
+
+Event = SweepPlanned | CellStarted | CellFinished | SweepFinished

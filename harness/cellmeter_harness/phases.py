@@ -1,0 +1,268 @@
+"""The phases of a cell before its end: prepare → run → collect → grade. Each works on the cell's state.
+
+Invariants: the agent's workspace is read only when no process of the agent is alive; what is graded is a copy
+of it, in a room that the agent never saw, with the pristine tests put back.
+"""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from cellmeter_harness.agent import Agent, expand, resolve_programs
+from cellmeter_harness.patch import make_patch
+from cellmeter_harness.paths import Scratch
+from cellmeter_harness.recorder import Recorder
+from cellmeter_harness.sandbox import Command, Execution, Gate, Room, Sandbox, View
+from cellmeter_harness.sandbox.environment import search_path
+from cellmeter_harness.sweep import CellPlan
+from cellmeter_harness.task import Task
+from cellmeter_harness.trace import OpenSpan, Trace
+from cellmeter_harness.uninterrupted import uninterrupted
+from cellmeter_harness.workspace import Snapshot, copy_tree, differences, open_up, overlay, restore_tests, snapshot
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.record import Grade, Reported, Workspace
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+OUTER_GUARD_S: Final = 30.0
+"""Beyond the time that a command is given: then the phase is given up, whatever the sandbox says."""
+TAIL_CHARACTERS: Final = 4_096
+PLUGIN_STACK: Final[list[str]] = []
+BEHAVIOR_MODE: Final = "factory"
+_GIT_IDENTITY: Final = "[user]\n\tname = agent\n\temail = agent@localhost\n"
+_GIT_DATE: Final = "2026-01-01T00:00:00Z"
+
+
+class CellState:
+    """What is known of one attempt at a cell, filled phase by phase."""
+
+    def __init__(self, plan: CellPlan, attempt: int, sandbox: Sandbox, recorder: Recorder) -> None:
+        self.plan = plan
+        self.attempt = attempt
+        self.sandbox = sandbox
+        self.recorder = recorder
+        self.trace = Trace(plan.cell_id, attempt)
+        self.scratch: Scratch | None = None
+        self.room: Room | None = None
+        self.before: Snapshot | None = None
+        self.key: str | None = None
+        self.execution: Execution | None = None
+        self.patch: bytes | None = None
+        self.workspace: Workspace | None = None
+        self.reported: Reported | None = None
+        self.grading: Execution | None = None
+        self.grade: Grade | None = None
+
+
+async def prepare(state: CellState) -> None:
+    """Lay out a fresh workspace from the task, and the agent's own directories."""
+    plan = state.plan
+    state.scratch = scratch = Scratch.create(f"{plan.agent.name}-{plan.task.id}")
+    attrs = {
+        "workdir": str(scratch.workspace),
+        "task_category": plan.task.category,
+        "plugin_stack": PLUGIN_STACK,
+        "behavior_mode": BEHAVIOR_MODE,
+    }
+    with state.trace.span("task_setup", f"prepare:{plan.task.id}", attrs):
+        left = await in_thread(copy_tree, plan.task.workdir, scratch.workspace)
+        if left:
+            raise CellmeterError(f"the task {plan.task.id} holds what cannot be given to an agent: {', '.join(left)}")
+        in_workspace = plan.agent.home == "workspace"
+        state.room = await in_thread(scratch.agent_room, plan.agent.directory, home_is_workspace=in_workspace)
+        if not in_workspace:
+            (state.room.home / ".gitconfig").write_text(_GIT_IDENTITY)
+        state.before = await in_thread(snapshot, scratch.workspace)
+
+
+async def run(state: CellState) -> None:
+    """Let the agent do its work, or do what a control does instead."""
+    plan, agent, room = state.plan, state.plan.agent, _present(state.room)
+    attrs = {"timeout_s": plan.timeout_s, "plugin_stack": PLUGIN_STACK, "exit_code": None}
+    with state.trace.span("adapter_run", f"{agent.name}:{plan.task.id}", attrs) as adapter:
+        if agent.git != "none":
+            await _give_git(state, room, adapter)
+        with state.trace.span("tool_call", "applied_plugins", _applied_plugins(agent), adapter):
+            pass
+        if agent.kind == "oracle":
+            await in_thread(overlay, plan.task.solution, room.workspace)
+        elif agent.kind == "command":
+            await _launch(state, room, adapter)
+            adapter.attrs["exit_code"] = state.execution.exit_code if state.execution else None
+
+
+async def collect(state: CellState) -> None:
+    """Read what the agent left behind, and copy it for grading."""
+    scratch, before, workdir = _present(state.scratch), _present(state.before), state.plan.task.workdir
+    await in_thread(open_up, scratch.workspace)
+    after = await in_thread(snapshot, scratch.workspace)
+    state.workspace = differences(before, after)
+    if state.plan.agent.reported and state.execution:
+        stream = state.plan.agent.reported.stream
+        output = state.execution.stdout if stream == "stdout" else state.execution.stderr
+        state.reported = state.plan.agent.reported.read(output.text())
+    state.patch = await in_thread(make_patch, workdir, before, scratch.workspace, after)
+    await in_thread(copy_tree, scratch.workspace, scratch.graded_workspace)
+
+
+async def grade(state: CellState) -> None:
+    """Put the pristine tests back and run the grader, in a fresh room without a network."""
+    task, scratch = state.plan.task, _present(state.scratch)
+    with state.trace.span("grade", f"grade:{task.id}", {"timeout_s": task.grader.timeout_s}) as span:
+        room = await in_thread(scratch.grading_room)
+        await in_thread(restore_tests, task.tests, task.workdir, room.workspace)
+        values = {"python": state.sandbox.view(room, None).python}
+        command = Command(
+            argv=[expand(word, values) for word in task.grader.command],
+            timeout_s=task.grader.timeout_s,
+            programs=list(required_programs(task).values()),
+        )
+        execution = state.grading = state.sandbox.execute(room, command, None)
+        await _within_guard(execution, command.timeout_s, "the grader")
+        state.grade = _graded(task, execution)
+        span.attrs |= {"exit_code": execution.exit_code, "timed_out": execution.timed_out}
+
+
+def required_programs(task: Task) -> dict[str, Path]:
+    """Where the programs that a task needs are on this machine.
+
+    Raises:
+        CellmeterError: one of them is not here.
+
+    """
+    path = os.pathsep.join(str(entry) for entry in search_path(os.environ))
+    found = {name: shutil.which(name, path=path) for name in task.requires}
+    for name, place in found.items():
+        if place is None:
+            raise CellmeterError(f"the task {task.id} needs {name}, which is not on PATH", hint=f"install {name}")
+    return {name: Path(place) for name, place in found.items() if place is not None}
+
+
+def redacted(text: str, key: str | None) -> str:
+    """The text without the cell's own key."""
+    return text.replace(key, "cm-REDACTED") if key else text
+
+
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work on files in a thread, to its end: half a copy may not be under way when its directory is removed."""
+    return await uninterrupted(asyncio.to_thread(function, *args, **kwargs))
+
+
+async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
+    """Run the agent's command with a key of its own, which ends with it."""
+    plan, agent = state.plan, state.plan.agent
+    programs = resolve_programs(agent)
+    gate = Gate(url=state.recorder.url, socket=state.recorder.socket_path)
+    state.key = key = state.recorder.issue_key(plan.cell_id, state.attempt)
+    try:
+        values = _values(state.sandbox.view(room, gate), plan, key) | {n: str(path) for n, path in programs.items()}
+        argv = [*(expand(word, values) for word in agent.command), *(expand(word, values) for word in agent.extra_args)]
+        command = Command(
+            argv=argv,
+            env={name: expand(value, values) for name, value in (agent.env | agent.extra_env).items()},
+            timeout_s=plan.timeout_s,
+            programs=[*programs.values(), *required_programs(plan.task).values()],
+        )
+        execution = state.execution = state.sandbox.execute(room, command, gate)
+        attrs = {"image": None, "program": Path(argv[0]).name, "argv": [redacted(word, key) for word in argv[1:]]}
+        with state.trace.span(
+            "container", f"{agent.name}:launch", attrs | {"timeout_s": plan.timeout_s}, adapter
+        ) as span:
+            try:
+                await _within_guard(execution, plan.timeout_s, "the agent")
+            finally:
+                duration_s = execution.duration_ms / 1000 if execution.duration_ms is not None else None
+                span.attrs |= {
+                    "exit_code": execution.exit_code,
+                    "timed_out": execution.timed_out,
+                    "duration_s": duration_s,
+                }
+    finally:
+        state.recorder.revoke_key(key)
+
+
+async def _within_guard(execution: Execution, timeout_s: float, who: str) -> None:
+    """Enter an execution and wait for it, trusting the sandbox's own time limit only so far."""
+    limit = timeout_s + OUTER_GUARD_S
+    try:
+        async with asyncio.timeout(limit), execution:
+            await execution.wait()
+    except TimeoutError:
+        raise TimeoutError(f"{who} was given up after {limit:g} s (outer guard)") from None
+
+
+def _values(view: View, plan: CellPlan, key: str) -> dict[str, str]:
+    return {
+        "prompt": plan.task.description,
+        "model": plan.model,
+        "base_url": f"{view.api_root}/v1",
+        "api_root": view.api_root,
+        "api_key": key,
+        "workspace": view.workspace,
+        "home": view.home,
+        "python": view.python,
+        "agent_dir": view.agent_dir,
+    }
+
+
+async def _give_git(state: CellState, room: Room, adapter: OpenSpan) -> None:
+    """An empty ``.git`` for agents that only look for one, or a repository with the task as its one commit."""
+    marker = state.plan.agent.git == "marker"
+    name = f"{state.plan.agent.name}:git-init{'-marker' if marker else ''}"
+    with state.trace.span("task_setup", name, {"workdir": str(room.workspace)}, adapter) as span:
+        if marker:
+            (room.workspace / ".git").mkdir()
+        else:
+            await in_thread(_commit_all, room)
+        span.attrs["git_dir_exists"] = (room.workspace / ".git").is_dir()
+
+
+def _commit_all(room: Room) -> None:
+    config = room.tmp / "gitconfig"
+    config.write_text(_GIT_IDENTITY)
+    # Neither the user's settings nor the clock is part of what the agent is given.
+    env = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "GIT_CONFIG_GLOBAL": str(config),
+        "GIT_CONFIG_SYSTEM": os.devnull,
+    }
+    env |= {"GIT_AUTHOR_DATE": _GIT_DATE, "GIT_COMMITTER_DATE": _GIT_DATE}
+    for command in (["init", "-q", "-b", "main"], ["add", "-A", "-f"], ["commit", "-q", "--allow-empty", "-m", "Task"]):
+        subprocess.run(["git", *command], cwd=room.workspace, env=env, check=True, capture_output=True)
+    config.unlink()
+
+
+def _applied_plugins(agent: Agent) -> dict[str, object]:
+    return {
+        "tui": agent.name,
+        "count": 0,
+        "applied": [],
+        "env_keys": sorted(agent.extra_env),
+        "extra_args": agent.extra_args,
+        "applied_count": 0,
+        "skipped_count": 0,
+    }
+
+
+def _graded(task: Task, execution: Execution) -> Grade:
+    stdout, stderr = execution.stdout.text(), execution.stderr.text()
+    missing = [line for line in task.grader.require_stdout if line not in stdout]
+    return Grade(
+        exit_code=execution.exit_code,
+        timed_out=execution.timed_out,
+        stdout_tail=stdout[-TAIL_CHARACTERS:],
+        stderr_tail=stderr[-TAIL_CHARACTERS:],
+        passed=execution.exit_code == 0 and not execution.timed_out and not missing,
+        missing=missing,
+    )
+
+
+def _present(value: T | None) -> T:
+    if value is None:
+        raise RuntimeError("a phase ran before the one that it builds on")
+    return value

@@ -1,0 +1,155 @@
+"""Running or resuming a sweep.
+
+Invariants: one run of a sweep at a time on a log; every attempt is kept; a sweep that is cut short, by Ctrl-C,
+by a full disk or by kill -9, goes on from what its log holds.
+"""
+
+import asyncio
+import json
+import os
+import platform
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from importlib.metadata import version
+
+import msgspec
+
+from cellmeter_harness.cell import Bench, Classify, run_cell
+from cellmeter_harness.events import CellFinished, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.lock import sweep_lock
+from cellmeter_harness.plan import Outlook, Pending, abandoned, again, is_failure, merged, outlook, refuse_mixture
+from cellmeter_harness.preflight import check_programs
+from cellmeter_harness.recorder import Recorder, cells_of, sweep_of
+from cellmeter_harness.sandbox import Sandbox
+from cellmeter_harness.sweep import SweepDocument, SweepSpec, describe, plan_cells, read_document, spec_json
+from cellmeter_proxy.log import digest_of
+from cellmeter_proxy.record import Cell, Sweep, now_us
+
+
+class Judge(msgspec.Struct, frozen=True, kw_only=True):
+    """The scoring library's part in a run: why a cell failed, and which reasons are the infrastructure's."""
+
+    classify: Classify
+    infrastructure: Collection[str]
+
+
+def _silent(_event: Event) -> None:
+    pass
+
+
+async def run_sweep(
+    spec: SweepSpec,
+    recorder: Recorder,
+    *,
+    sandbox: Sandbox,
+    judge: Judge,
+    on_event: Callable[[Event], None] = _silent,
+) -> SweepFinished:
+    """Run what is left of a sweep.
+
+    Args:
+        spec: the sweep.
+        recorder: the proxy that its calls go through, and its log.
+        sandbox: where its cells run.
+        judge: how completed cells are judged.
+        on_event: told of progress, in the order in which things happen.
+
+    Raises:
+        CellmeterError: a program is missing, the sweep is being run already, its cells would be mixed with ones that
+            were run under other conditions, or the log cannot be written.
+        asyncio.CancelledError: the caller was cancelled; the cells in flight have been recorded as cancelled.
+
+    """
+    with sweep_lock(spec.log, spec.name):
+        versions = await check_programs(spec.agents, spec.tasks, sandbox)
+        bench = Bench(sandbox=sandbox, recorder=recorder, classify=judge.classify, versions=versions)
+        return await _Run(spec, bench, judge, on_event).to_its_end()
+
+
+class _Run:
+    """One run of a sweep: the attempts that are still to be made, and the cells that will not be tried again."""
+
+    def __init__(self, spec: SweepSpec, bench: Bench, judge: Judge, on_event: Callable[[Event], None]) -> None:
+        self._spec = spec
+        self._bench = bench
+        self._judge = judge
+        self._on_event = on_event
+        self._queue: deque[Pending] = deque()
+        self._final: list[Cell] = []
+
+    async def to_its_end(self) -> SweepFinished:
+        todo = await self._resume()
+        self._queue.extend(todo.pending)
+        self._final += [*todo.done, *todo.exhausted]
+        self._on_event(SweepPlanned(sweep_id=self._spec.name, done=len(self._final), pending=len(todo.pending)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._spec.concurrency, len(self._queue))):
+                    group.create_task(self._work())
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
+        end = _summary(self._final, self._spec.name, self._judge.infrastructure)
+        self._on_event(end)
+        return end
+
+    async def _resume(self) -> Outlook:
+        """Bring the rows of a dead run and of the sweep up to date, and decide what is left to be done."""
+        spec, recorder, isolation = self._spec, self._bench.recorder, self._bench.sandbox.isolation
+        for cell in abandoned(await recorder.read(cells_of(spec.name))):
+            await recorder.replace(cell)
+        plans, rows = plan_cells(spec), await recorder.read(cells_of(spec.name))
+        todo = outlook(plans, rows, spec.retry.infrastructure, self._judge.infrastructure)
+        earlier = await recorder.read(sweep_of(spec.name))
+        before, now = read_document(earlier.spec) if earlier else None, describe(spec)
+        versions = dict(self._bench.versions)
+        refuse_mixture(plans, todo.done, before=before, now=now, isolation=isolation, versions=versions)
+        row = _sweep_row(spec.name, merged(before, now), isolation, earlier.started_at if earlier else now_us())
+        await (recorder.replace(row) if earlier else recorder.append(row))
+        return todo
+
+    async def _work(self) -> None:
+        """Make attempts until none is pending."""
+        bound, infrastructure = self._spec.retry.infrastructure, self._judge.infrastructure
+        while self._queue:
+            pending = self._queue.popleft()
+            self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
+            cell = await run_cell(pending.plan, pending.attempt, self._bench)
+            further = again(pending, cell, bound, infrastructure)
+            self._on_event(CellFinished(cell=cell, retried=further is not None))
+            # At the end of the queue, so that whatever was wrong has had time to pass.
+            if further is not None:
+                self._queue.append(further)
+            else:
+                self._final.append(cell)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _summary(newest: Iterable[Cell], sweep_id: str, infrastructure: Collection[str]) -> SweepFinished:
+    cells = list(newest)
+    failed = [cell for cell in cells if is_failure(cell, infrastructure)]
+    passed = sum(1 for cell in cells if cell.grade is not None and cell.grade.passed)
+    return SweepFinished(sweep_id=sweep_id, cells=len(cells), passed=passed, infrastructure=len(failed))
+
+
+def _sweep_row(sweep_id: str, document: SweepDocument, isolation: str, started_at: int) -> Sweep:
+    spec = spec_json(document)
+    host = {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "isolation": isolation,
+    }
+    return Sweep(
+        sweep_id=sweep_id,
+        spec=spec.decode(),
+        spec_digest=digest_of(spec),
+        started_at=started_at,
+        software_version=version("cellmeter"),
+        host=json.dumps(host),
+    )

@@ -1,0 +1,176 @@
+"""Run a command and leave nothing of it behind: ``supervisor.py GRACE_S -- PROGRAM ARGUMENT…``.
+
+Run as a program of its own, with the standard library only: it is also started inside sandboxes that
+hold nothing of cellmeter.
+
+Invariant: when this process has ended, no process that descends from the command is alive, whatever it
+did to get away (own session, double fork, cleared environment): as a child subreaper (prctl(2),
+PR_SET_CHILD_SUBREAPER) it is the parent of every orphan below it. Where there is no such thing, the
+command's process group is what is ended.
+
+Standard input is the lifeline, a socket. When its other end is closed, or on SIGTERM, the command is asked to
+end (SIGTERM), given a grace, and killed. What became of the command is written to it as one line:
+``failed SENTENCE`` if it could not be started, ``exited CODE`` once it has ended (128 + N for signal N).
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+PAUSE_S = 0.005
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise the command that the arguments name, and return its exit code."""
+    grace_s, argv = float(arguments[0]), arguments[2:]
+    become_subreaper()
+    wakeups = signal_pipe()
+    child, failure = start(argv)
+    if failure:
+        os.waitpid(child, 0)
+        report(f"failed {failure}")
+        return 127
+    code = wait_for(child, wakeups)
+    if code is None:
+        code = stop(child, grace_s)
+    end_descendants(child)
+    report(f"exited {code}")
+    return code
+
+
+def become_subreaper() -> None:
+    """Make orphans of this process's descendants its own children, where the system can."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes  # noqa: PLC0415 - absent from some builds of the interpreter
+
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def signal_pipe() -> int:
+    """A descriptor on which SIGCHLD and the signals that ask this process to end arrive as bytes."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writing)
+    return reading
+
+
+def start(argv: list[str]) -> tuple[int, str]:
+    """Start the command in a session of its own; returns its process id and why it could not be executed, if so."""
+    reading, writing = os.pipe()  # closed on exec, so that an end without bytes means success
+    child = os.fork()
+    if child == 0:
+        execute(argv, writing)
+    os.close(writing)
+    failure = b""
+    while chunk := os.read(reading, 4096):
+        failure += chunk
+    os.close(reading)
+    return child, failure.decode("utf-8", "replace")
+
+
+def execute(argv: list[str], failures: int) -> None:
+    """In the child: become the command, or say why not."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.execvp(argv[0], argv)  # noqa: S606 - a shell would be between the signals and the command
+    except OSError as error:
+        os.write(failures, f"{argv[0]}: {error.strerror}".encode())
+    finally:
+        os._exit(127)
+
+
+def wait_for(child: int, wakeups: int) -> int | None:
+    """The command's exit code, or None when it is to be stopped."""
+    while True:
+        ready, _, _ = select.select([wakeups, 0], [], [])
+        if 0 in ready:
+            return None
+        numbers = os.read(wakeups, 4096)
+        if any(number != signal.SIGCHLD for number in numbers):
+            return None
+        code = reap(child)
+        if code is not None:
+            return code
+
+
+def stop(child: int, grace_s: float) -> int:
+    """Ask the command and everything below it to end, and return its exit code when it has, or has been made to."""
+    for pid in {child, *descendants()}:
+        kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while (code := reap(child)) is None:
+        if time.monotonic() > deadline:
+            kill(child, signal.SIGKILL)
+        time.sleep(PAUSE_S)
+    return code
+
+
+def end_descendants(child: int) -> None:
+    """Kill until no child is left: the children of a killed one become this process's own."""
+    with contextlib.suppress(OSError):
+        os.killpg(child, signal.SIGKILL)
+    while True:
+        for pid in descendants():
+            kill(pid, signal.SIGKILL)
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            time.sleep(PAUSE_S)
+
+
+def reap(child: int) -> int | None:
+    """Collect whoever has ended; the exit code of the command if it is among them."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return None
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+    return None
+
+
+def descendants() -> list[int]:
+    """The processes below this one, from proc(5); none where there is no such thing."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int(entry.read_text(errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(entry.parent.name))
+    found: list[int] = []
+    waiting = [os.getpid()]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def kill(pid: int, number: int) -> None:
+    """Send a signal; a process that is gone is no error."""
+    with contextlib.suppress(OSError):
+        os.kill(pid, number)
+
+
+def report(line: str) -> None:
+    """Tell the other end of the lifeline, if it is still there."""
+    with contextlib.suppress(OSError):
+        os.write(0, f"{line}\n".encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
