@@ -187,7 +187,7 @@ def test_a_provider_that_is_down_or_refuses_the_key_is_the_providers_failure(sta
 
 
 def test_a_provider_that_answers_too_late_is_the_providers_failure() -> None:
-    late = make_failed_call("a", 1, None, outcome="timeout", error="no answer within 600 s")
+    late = make_failed_call("a", 1, 504, outcome="timeout", error="no answer within 600 s")
     assert classify(failed_cell(exit_code=1), [late], []).failure_class == "provider_error"
 
 
