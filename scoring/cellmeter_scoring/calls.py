@@ -78,8 +78,10 @@ def trouble_of(call: Call, attempts: Sequence[Attempt]) -> Trouble | None:
             return Trouble.RECORDER
         case "client_gone":
             return _trouble_behind(attempts) or Trouble.GONE
+        case "http_error":
+            return _trouble_of_status(call.status)
         case _:
-            return _trouble_of_status(call.status) or _trouble_of_connection(call, attempts)
+            return _trouble_of_connection(call, attempts)
 
 
 def _trouble_behind(attempts: Sequence[Attempt]) -> Trouble | None:
@@ -104,7 +106,7 @@ def _trouble_of_status(status: int | None) -> Trouble | None:
 
 def _trouble_of_connection(call: Call, attempts: Sequence[Attempt]) -> Trouble:
     errors = [text.lower() for text in (call.error, *(attempt.error for attempt in attempts)) if text]
-    if call.status is None and any(local in error for error in errors for local in _LOCAL_NETWORK):
+    if call.outcome == "upstream_unreachable" and any(local in error for error in errors for local in _LOCAL_NETWORK):
         return Trouble.LOCAL_NETWORK
     return Trouble.PROVIDER
 
@@ -115,10 +117,16 @@ def is_answered(call: Call) -> bool:
 
 
 def reached_a_model(call: Call) -> bool:
-    """Whether the provider worked on the call, and so may have billed it: every answer that was not an error status."""
+    """Whether the provider may have worked on the call, and billed it: everything that it did not refuse."""
     if call.outcome in {"rejected", "upstream_unreachable"}:
         return False
-    return call.status is None or call.status < 400
+    status = provider_status(call)
+    return status is None or status < 400
+
+
+def provider_status(call: Call) -> int | None:
+    """The status that the provider answered with; None where the one of the row is the proxy's own."""
+    return None if call.outcome in {"rejected", "upstream_unreachable", "timeout"} else call.status
 
 
 def tokens_of(call: Call) -> Tokens:

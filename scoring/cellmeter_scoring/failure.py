@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from cellmeter_proxy.record import Attempt, Call, Cell, FailureClass
-from cellmeter_scoring.calls import Trouble, attempts_of, is_answered, model_calls, trouble_of
+from cellmeter_scoring.calls import Trouble, attempts_of, is_answered, model_calls, provider_status, trouble_of
 from cellmeter_scoring.throttling import run_of, throttled_us
 
 INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
@@ -164,7 +164,7 @@ def _ended_in(trouble: Trouble, calls: Sequence[Call], asked: Sequence[Call], an
     count = len(calls)
     which = ("all", "the only") if count == len(asked) else ("the last", "the last")
     subject = f"{which[0]} {count} calls" if count > 1 else f"{which[1]} call"
-    statuses = sorted({call.status for call in calls if call.status is not None})
+    statuses = sorted({status for status in map(provider_status, calls) if status is not None})
     listed = f" (HTTP {', '.join(map(str, statuses))})" if statuses else ""
     before = f", after {len(answers)} answered" if answers else ""
     return f"{subject} ended in {trouble.value}{listed}{before}"

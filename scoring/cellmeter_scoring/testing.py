@@ -73,11 +73,11 @@ def make_call(call_id: str, second: float = 1, **changes: Any) -> Call:
 
 
 def make_failed_call(call_id: str, second: float, status: int | None, **changes: Any) -> Call:
-    """A call that ended in an error status, or, without one, reached nobody. It carries no usage."""
+    """A call that the provider refused with a status, or, without one, that did not reach it. It carries no usage."""
     failed = make_call(
         call_id,
         second,
-        status=status,
+        status=502 if status is None else status,
         outcome="upstream_unreachable" if status is None else "http_error",
         finish_reason=None,
         prompt_tokens=None,

@@ -78,6 +78,8 @@ def test_tokens_spent_on_nothing_correct_earn_no_cost_efficiency() -> None:
     wasted = compose({**CORRECT, "pass": 0, "tokens_per_correct_task": None}, "cab-0.1")
     assert wasted.components.cost_efficiency == 0
     assert wasted.composite == pytest.approx(0.2 + 0.15 * AT_SCALE + 0.1)
+    for methodology in ("cab-0.1", "cellmeter-1"):
+        assert compose({**CORRECT, "pass": 0}, methodology).components.cost_efficiency == 0
 
 
 def test_cab_without_a_token_count_is_the_published_zero_but_none_is_not_measured() -> None:

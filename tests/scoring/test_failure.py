@@ -132,6 +132,11 @@ def test_a_request_refused_after_answers_is_the_agents_own() -> None:
     )
 
 
+def test_a_refusal_after_answers_and_a_rate_limit_that_was_outlived_is_the_agents_own() -> None:
+    calls = [make_call("a", 1), make_failed_call("b", 3, 429), make_failed_call("c", 5, 400)]
+    assert classify(failed_cell(exit_code=2), calls, []).failure_class == "agent_error"
+
+
 def test_a_refusal_of_an_unsupported_path_before_a_working_one_is_no_failure() -> None:
     calls = [make_failed_call("a", 1, 404, dialect="responses"), make_call("b", 2)]
     assert classify(failed_cell(), calls, []).failure_class == "none"
@@ -182,7 +187,7 @@ def test_a_provider_that_is_down_or_refuses_the_key_is_the_providers_failure(sta
 
 
 def test_a_provider_that_answers_too_late_is_the_providers_failure() -> None:
-    late = make_failed_call("a", 1, None, outcome="timeout", error="no answer within 600 s")
+    late = make_failed_call("a", 1, 504, outcome="timeout", error="no answer within 600 s")
     assert classify(failed_cell(exit_code=1), [late], []).failure_class == "provider_error"
 
 

@@ -91,6 +91,7 @@ def test_many_differences_are_sampled_with_a_seed() -> None:
     gains = [0.1] * 18 + [-0.1] * 2
     assert sign_flip(gains) == sign_flip(gains)
     # Two tails of the binomial: at most two of twenty signs one way.
+    assert sign_flip([0.1] * 40) == 1 / 20_001
     assert sign_flip(gains, seed=7) == pytest.approx(2 * (1 + 20 + 190) / 2**20, abs=5e-4)
 
 

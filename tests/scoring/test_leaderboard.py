@@ -94,9 +94,14 @@ def test_rows_whose_intervals_overlap_are_named_as_not_separable() -> None:
 
 
 def test_the_order_does_not_depend_on_the_order_of_the_cells() -> None:
-    scores = [scored("b", "t", 1, passed=True), scored("a", "t", 1, passed=True), throttled("c", "t", 1)]
+    scores = [
+        scored("b", "t", 1, passed=True),
+        scored("a", "t", 1, passed=True),
+        throttled("c", "t", 1),
+        scored("z", "t", 1, passed=False),
+    ]
     assert leaderboard(scores) == leaderboard(scores[::-1])
-    assert [row.agent for row in leaderboard(scores)] == ["a", "b", "c"]
+    assert [row.agent for row in leaderboard(scores)] == ["a", "b", "z", "c"]
 
 
 def test_a_row_without_a_verdict_has_no_rate_but_its_bounds() -> None:

@@ -167,6 +167,14 @@ def test_a_log_that_cannot_be_written_is_scored_all_the_same(passed: Path) -> No
         assert only(rescore(log)).failure_class == "none"
 
 
+def test_a_log_that_another_process_is_writing_is_scored_all_the_same(passed: Path) -> None:
+    with Log.create(passed) as busy, Log.create(passed) as log:
+        busy.conn.execute("BEGIN IMMEDIATE")
+        log.conn.execute("PRAGMA busy_timeout=0")
+        with pytest.warns(RuntimeWarning, match="database is locked"):
+            assert only(rescore(log)).failure_class == "none"
+
+
 def test_a_row_is_scored_even_where_the_run_has_no_end(tmp_path: Path) -> None:
     with Log.create(tmp_path / "open.db", "process") as log:
         log.append(make_cell(ended_at=None, grade=None, workspace=None, exit_code=None))

@@ -67,9 +67,23 @@ def test_a_call_that_may_have_been_billed_and_was_not_counted_leaves_no_sum(outc
         assert (result.detail.total_tokens, result.detail.model_calls) == (None, 2)
 
 
+def test_a_call_that_the_provider_left_unanswered_may_have_been_billed() -> None:
+    late = make_failed_call("a", 1, 504, outcome="timeout")
+    assert isinstance(score_tokens_as_published(CellEvidence(cell=make_cell(), calls=[late])), Unscored)
+
+
+def test_a_call_that_reached_nobody_costs_nothing() -> None:
+    assert counted(make_failed_call("a", 1, None), make_call("b", 3)).value == 1100
+
+
 def test_an_answered_call_on_an_unreadable_path_leaves_no_sum() -> None:
     unknown = make_call("a", dialect="unknown", prompt_tokens=None, completion_tokens=None)
-    assert isinstance(score_tokens(CellEvidence(cell=make_cell(), calls=[unknown])), Unscored)
+    for result in (
+        score_tokens(CellEvidence(cell=make_cell(), calls=[unknown])),
+        score_tokens_as_published(CellEvidence(cell=make_cell(), calls=[unknown])),
+    ):
+        assert isinstance(result, Unscored)
+        assert result.reason == "1 of 1 calls that reached a model carry no token usage"
 
 
 def test_a_cell_without_calls_is_zero_on_the_published_pages_and_unmeasured_here() -> None:
