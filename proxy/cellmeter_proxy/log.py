@@ -169,6 +169,16 @@ class Log:
         for attempt in attempts:
             self.replace(attempt)
 
+    def known_prefixes(self, session: str, links: Sequence[str]) -> set[str]:
+        """Those of the links of a prefix chain that an earlier call of the session ended in."""
+        # SQLite's default limit is 32,766 variables a statement; only the latest links can matter to a growing history.
+        recent = links[-1000:]
+        marks = ", ".join("?" * len(recent))
+        rows = self.conn.execute(
+            f"SELECT prefix_hash FROM calls WHERE session = ? AND prefix_hash IN ({marks})", (session, *recent)
+        )
+        return {str(row[0]) for row in rows}
+
     def recover(self) -> int:
         """Mark the open rows of processes that are gone as ``interrupted``, and return how many."""
         writers = [str(row[0]) for row in self.conn.execute("SELECT DISTINCT writer FROM calls WHERE state = 'open'")]
@@ -279,7 +289,8 @@ def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) 
     version = int(row[0]) if row else 0
     if version > SCHEMA_VERSION:
         raise CellmeterError(
-            f"{path} was written by a newer cellmeter: its schema is version {version}, this one reads {SCHEMA_VERSION}",
+            f"{path} was written by a newer cellmeter: its schema is version {version},"
+            f" this one reads {SCHEMA_VERSION}",
             hint="upgrade with `pip install -U cellmeter`",
         )
 

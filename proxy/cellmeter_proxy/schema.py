@@ -85,7 +85,10 @@ def migrate(db: Database) -> None:
 
 def _create(db: Database, row: type[Record], pk: str | tuple[str, ...] | None) -> Table:
     table = cast("Table", db[TABLES[row]])
-    table.create(dict(columns(row)), **({"pk": pk} if pk else {}))
+    if pk is None:
+        table.create(dict(columns(row)))
+    else:
+        table.create(dict(columns(row)), pk=pk)
     return table
 
 
@@ -97,6 +100,7 @@ def _m001_first(db: Database) -> None:
     calls.create_index(["session", "seq"], unique=True)
     calls.create_index(["cell_id", "cell_attempt"])
     calls.create_index(["state"])
+    calls.create_index(["session", "prefix_hash"])
     _create(db, Attempt, ("call_id", "n"))
     _create(db, BlobRow, "digest")
     _create(db, Span, "span_id").create_index(["cell_id", "cell_attempt"])

@@ -1,0 +1,66 @@
+"""The command line: stdout is data, stderr is talk; exit 0 done, 1 failed, 2 usage, 130 interrupted.
+
+Every command is a module of its own. An error meant for a person is one sentence and, where there
+is one, a hint; a traceback means a bug of ours.
+"""
+
+import os
+import signal
+import sys
+from typing import Final
+
+import click
+
+from cellmeter_harness.cli.agents import agents
+from cellmeter_harness.cli.audit import audit
+from cellmeter_harness.cli.demo import demo
+from cellmeter_harness.cli.doctor import doctor
+from cellmeter_harness.cli.proxy import proxy
+from cellmeter_harness.cli.run import run
+from cellmeter_harness.cli.score import score
+from cellmeter_harness.cli.tasks import tasks
+from cellmeter_harness.cli.verify import verify
+from cellmeter_proxy.errors import CellmeterError
+
+_INTERRUPTED: Final = 128 + signal.SIGINT
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cellmeter")
+def cellmeter() -> None:
+    """Record every model call of a coding agent, run agents through the recorder, score the log offline."""
+
+
+for command in (demo, proxy, run, audit, score, verify, doctor, tasks, agents):
+    cellmeter.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit the process with its code."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        result = cellmeter.main(arguments, prog_name="cellmeter", standalone_mode=False)
+    except CellmeterError as error:
+        _say(error.message, error.hint)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough; the interpreter's own flush at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0
+
+
+def _say(message: str, hint: str | None) -> None:
+    click.echo(f"error: {message}", err=True)
+    if hint is not None:
+        click.echo(f"\nhint: {hint}", err=True)

@@ -1,0 +1,69 @@
+"""``cellmeter proxy``: record whatever is pointed at it."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import click
+
+from cellmeter_harness.cli.aio import run_async
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.log import Durability
+from cellmeter_proxy.server import ProxyConfig, serve
+
+
+@click.command()
+@click.option("--upstream", required=True, metavar="URL", help="The provider's base URL, e.g. https://api.openai.com/v1.")
+@click.option(
+    "--log", type=click.Path(path_type=Path), default="cellmeter.db", show_default=True, help="The file to record into."
+)
+@click.option("--listen", default="127.0.0.1:4000", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one.")
+@click.option(
+    "--durability",
+    type=click.Choice(["full", "process"]),
+    default="full",
+    show_default=True,
+    help="What a recorded call survives: the loss of power, or the death of the process.",
+)
+def proxy(upstream: str, log: Path, listen: str, durability: Durability) -> None:
+    """Record every model call of whatever is pointed at this proxy."""
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
+    host, port = parse_listen(listen)
+    run_async(_serve(ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability)))
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``.
+
+    Raises:
+        CellmeterError: it is not of that form.
+
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise CellmeterError(
+            f"--listen {text!r} is not HOST:PORT", hint="for example --listen 127.0.0.1:4000", exit_code=2
+        )
+    return host.strip("[]"), int(port)
+
+
+async def _serve(config: ProxyConfig) -> None:
+    async with serve(config) as running:
+        click.echo(f"listening on {running.url}/v1")
+        if running.writer.interrupted:
+            click.echo(f"{running.writer.interrupted} calls of a recorder that died are marked as interrupted", err=True)
+        click.echo(paste_lines(running.url, config), err=True)
+        await asyncio.Event().wait()
+
+
+def paste_lines(url: str, config: ProxyConfig) -> str:
+    """What to paste to point common agents at the proxy, and how to look at the result."""
+    return f"""\
+recording to {config.log}; Ctrl-C stops
+
+  OpenAI clients   export OPENAI_BASE_URL={url}/v1 OPENAI_API_BASE={url}/v1
+  aider            aider --openai-api-base {url}/v1 --model openai/MODEL
+  Claude Code      export ANTHROPIC_BASE_URL={url}
+  name a session   {url}/s/NAME/v1
+  look at it       cellmeter audit {config.log}
+"""

@@ -1,0 +1,46 @@
+// The pristine tests, against the library from outside.
+
+#[cfg(test)]
+mod tests {
+    use retry::{retry, Failure};
+
+    #[test]
+    fn first_attempt_ok_returns_immediately() {
+        let mut calls = 0;
+        let got: Result<u32, Failure<String>> = retry(5, |_| {
+            calls += 1;
+            Ok(7)
+        });
+        assert_eq!(got, Ok(7));
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn retries_on_error_until_success() {
+        let got = retry(5, |attempt| {
+            if attempt < 2 {
+                Err(format!("attempt {attempt}"))
+            } else {
+                Ok(attempt)
+            }
+        });
+        assert_eq!(got, Ok(2));
+    }
+
+    #[test]
+    fn gives_up_after_max_attempts() {
+        let mut calls = 0;
+        let got: Result<u32, _> = retry(3, |attempt| {
+            calls += 1;
+            Err(attempt)
+        });
+        assert_eq!(got, Err(Failure::Exhausted(2)));
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn zero_max_attempts_errors() {
+        let got: Result<u32, Failure<String>> = retry(0, |_| Ok(7));
+        assert_eq!(got, Err(Failure::NotTried));
+    }
+}

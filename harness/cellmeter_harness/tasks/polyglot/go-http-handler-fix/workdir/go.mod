@@ -1,0 +1,3 @@
+module cellmeter/gohttphandler
+
+go 1.21

@@ -1,0 +1,15 @@
+import java.io.BufferedReader;
+import java.io.IOException;
+import java.io.Reader;
+
+/** Reads and closes. */
+public final class SafeReader {
+    private SafeReader() {}
+
+    /** The first line of the source, or null where it is empty; the source is closed. */
+    public static String firstLine(Reader source) throws IOException {
+        try (BufferedReader reader = new BufferedReader(source)) {
+            return reader.readLine();
+        }
+    }
+}

@@ -1,0 +1,34 @@
+// The pristine tests, against the library from outside.
+
+#[cfg(test)]
+mod tests {
+    use numbers::{parse_numbers, BadNumber};
+
+    #[test]
+    fn happy_path() {
+        assert_eq!(parse_numbers("1, 22,333"), Ok(vec![1, 22, 333]));
+    }
+
+    #[test]
+    fn empty() {
+        assert_eq!(parse_numbers("  "), Ok(vec![]));
+    }
+
+    #[test]
+    fn negative_numbers() {
+        assert_eq!(parse_numbers("-1,-20"), Ok(vec![-1, -20]));
+    }
+
+    #[test]
+    fn bad_input_does_not_panic() {
+        for text in ["x", "1,,2", "1,2,", "99999999999999999999"] {
+            assert!(parse_numbers(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn bad_input_reports_index_and_value() {
+        let value = "two".to_string();
+        assert_eq!(parse_numbers("1, two ,x"), Err(BadNumber { index: 1, value }));
+    }
+}

@@ -1,0 +1,111 @@
+r"""Names for what a request says: a hash of its exact bytes, one of its meaning, one of each prefix of its history.
+
+The canonical form ``c1`` of a JSON text: object keys sorted by code point, no white space outside strings, strings
+with the shortest escapes (``\"``, ``\\``, ``\b \f \n \r \t``, ``\u00xx`` for other control characters) in UTF-8,
+**number literals as they were written**, nothing added and nothing removed. So ``1``, ``1.0`` and ``1e0`` differ, and
+no integer is too big. Of a key that an object holds twice the last one counts, as in most parsers. A lone surrogate
+escape is encoded as its three bytes (generalised UTF-8, https://simonsapin.github.io/wtf-8/).
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from cellmeter_proxy.log import digest_of
+
+MAX_DEPTH: Final = 200
+"""Deeper nesting than this is not taken for a request: parsers differ in where they give up."""
+NOT_JSON: Final = object()
+"""What ``parse`` returns for bytes that have no canonical form; JSON's null is None."""
+
+_quote = json.encoder.encode_basestring
+
+
+def body_hash(body: bytes) -> str:
+    """``sha256:<hex>`` of the exact bytes."""
+    return digest_of(body)
+
+
+def request_hash(body: bytes) -> str | None:
+    """``c1:sha256:<hex>`` of the canonical form, or None where the body is not JSON in UTF-8."""
+    value = parse(body)
+    return None if value is NOT_JSON else f"c1:{digest_of(dump(value))}"
+
+
+def prefix_chain(messages: Iterable[object]) -> list[str]:
+    """One ``c1:sha256:<hex>`` per message, each of it and of all before it.
+
+    Entry n hashes ``{"message": …, "parent": entry n-1}`` in canonical form, with null for the first parent. Two
+    requests share a history of n messages exactly if their first n entries are equal.
+
+    Args:
+        messages: values as ``parse`` returns them.
+
+    """
+    chain: list[str] = []
+    parent = "null"
+    for message in messages:
+        link = b'{"message":%b,"parent":%b}' % (dump(message), parent.encode())
+        chain.append(f"c1:{digest_of(link)}")
+        parent = f'"{chain[-1]}"'
+    return chain
+
+
+def parse(body: bytes) -> Any:
+    """The value of a JSON text with its numbers as ``msgspec.Raw`` literals, or ``NOT_JSON``.
+
+    NaN and infinities, a byte order mark, bytes that are not UTF-8 and nesting beyond ``MAX_DEPTH`` are not JSON here.
+    """
+    try:
+        value = _decoder().decode(body.decode())
+    except (ValueError, RecursionError):
+        return NOT_JSON
+    return value if _depth_within(value, MAX_DEPTH) else NOT_JSON
+
+
+def dump(value: object) -> bytes:
+    """The canonical form of a value that ``parse`` returned."""
+    try:
+        return msgspec.json.encode(value, order="deterministic")
+    except UnicodeEncodeError:
+        return _dump_surrogates(value).encode("utf-8", "surrogatepass")
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(parse_int=_literal, parse_float=_literal, parse_constant=_refuse)
+
+
+def _literal(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _depth_within(value: object, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return True
+    return False
+
+
+def _children(node: object) -> Iterable[object]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _dump_surrogates(value: object) -> str:
+    if isinstance(value, dict):
+        members = (f"{_quote(key)}:{_dump_surrogates(value[key])}" for key in sorted(value))
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_dump_surrogates, value)) + "]"
+    if isinstance(value, str):
+        return _quote(value)
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,75 @@
+"""Which headers go on, and which belong to one hop (RFC 9110 §7.6.1).
+
+Names, order, case and repetitions are kept. What the proxy's own connections need (Host,
+Content-Length, Transfer-Encoding, Connection) is left for them to set.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from multidict import CIMultiDict
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Expect is answered by our own server, and the body is at hand when it is sent on.
+_SET_BY_CLIENT: Final = frozenset({"host", "content-length", "expect"})
+_KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+
+
+def request_headers(raw: RawHeaders, key: str | None) -> CIMultiDict[str]:
+    """The headers of a request as the provider shall see them.
+
+    Args:
+        raw: as received.
+        key: the provider's key to put in place of the client's, in whichever header the client used; None
+            leaves the client's own.
+
+    """
+    headers = _end_to_end(raw, _SET_BY_CLIENT)
+    if key is None:
+        return headers
+    replaced = CIMultiDict((name, _credential(name, value, key)) for name, value in headers.items())
+    if not any(name.lower() in _KEY_HEADERS for name in replaced):
+        replaced["Authorization"] = f"Bearer {key}"
+    return replaced
+
+
+def answer_headers(raw: RawHeaders) -> CIMultiDict[str]:
+    """The headers of an answer as the client shall see them. Its Content-Length holds, since no byte is changed."""
+    return _end_to_end(raw, frozenset())
+
+
+def _end_to_end(raw: RawHeaders, drop: frozenset[str]) -> CIMultiDict[str]:
+    pairs = [(_text(name), _text(value)) for name, value in raw]
+    named = {
+        token.strip().lower() for name, value in pairs if name.lower() == "connection" for token in value.split(",")
+    }
+    dropped = _HOP_BY_HOP | drop | named
+    return CIMultiDict((name, value) for name, value in pairs if name.lower() not in dropped)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _credential(name: str, value: str, key: str) -> str:
+    match name.lower():
+        case "authorization":
+            return f"Bearer {key}"
+        case lowered if lowered in _KEY_HEADERS:
+            return key
+        case _:
+            return value

@@ -1,0 +1,155 @@
+"""Masking secrets in a recorded stream, also where one is spread over several deltas.
+
+Invariant: but for the masked characters every byte of the stream stays as it was: frames, comments, key order, escapes.
+"""
+
+import json
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.redact.secrets import Redactor
+from cellmeter_proxy.sse import BOM, parse_frame, split
+
+_CHAT: Final = frozenset({"content", "reasoning", "reasoning_content", "refusal", "text", "arguments", "transcript"})
+_MESSAGES: Final = frozenset({"text", "thinking", "partial_json"})
+_PIECES: Final[dict[Dialect, frozenset[str]]] = {
+    "chat.completions": _CHAT,
+    "completions": frozenset({"text"}),
+    "responses": frozenset({"delta"}),
+    "messages": _MESSAGES,
+}
+"""The members that hold a piece of a longer text."""
+_ANY_PIECE: Final = _CHAT | _MESSAGES | {"delta"}
+_IDENTITY: Final = ("type", "item_id", "output_index", "content_index", "summary_index", "index")
+"""The members of a frame that tell which text its piece belongs to."""
+_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_UNIT: Final = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\]", re.DOTALL)
+
+
+class _Piece(msgspec.Struct, frozen=True):
+    """A string of a frame that is a piece of a longer text."""
+
+    frame: int
+    start: int
+    end: int
+    text: str
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's members as they were written, repeated names included."""
+
+
+def redact_stream(body: bytes, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
+    """A recorded stream with its secrets masked, and how many there were.
+
+    Args:
+        body: without content coding.
+        dialect: names the members whose pieces make up a text; of an unknown one any such member is taken.
+        redactor: what to look for.
+
+    """
+    frames = split(body)
+    masked = 0
+    edits: dict[int, list[tuple[int, int]]] = {}
+    for pieces in _texts(frames, _PIECES.get(dialect, _ANY_PIECE)).values():
+        hits = _character_spans(redactor, "".join(piece.text for piece in pieces))
+        masked += len(hits)
+        for number, span in _spread(frames, pieces, hits) if hits else ():
+            edits.setdefault(number, []).append(span)
+    for number, spans in edits.items():
+        frames[number] = _mask(frames[number], spans)
+    plain, others = redactor.bytes(b"".join(frames))
+    return plain, masked + others
+
+
+def _texts(frames: list[bytes], names: frozenset[str]) -> dict[Hashable, list[_Piece]]:
+    """The texts that the frames bring piece by piece, each under a name of its own."""
+    texts: dict[Hashable, list[_Piece]] = {}
+    for number, raw in enumerate(frames):
+        source = _data(raw)
+        try:
+            value = json.loads(source, object_pairs_hook=_Pairs, strict=False)
+            strings = list(_strings(value, ()))
+        except (ValueError, RecursionError):
+            continue
+        members = dict(value) if isinstance(value, _Pairs) else {}
+        identity = tuple(repr(members.get(name)) for name in _IDENTITY)
+        for (path, text), token in zip(strings, _STRING.finditer(source), strict=True):
+            if path and path[-1] in names:
+                texts.setdefault((identity, path), []).append(_Piece(number, *token.span(1), text))
+    return texts
+
+
+def _strings(value: object, path: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], str]]:
+    """Every string of a JSON value in the order of the text; a name comes with an empty path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, _Pairs):
+        for name, member in value:
+            yield (), name
+            yield from _strings(member, (*path, name))
+    elif isinstance(value, list):
+        for position, member in enumerate(value):
+            index = dict(member).get("index", position) if isinstance(member, _Pairs) else position
+            yield from _strings(member, (*path, repr(index)))
+
+
+def _character_spans(redactor: Redactor, text: str) -> list[tuple[int, int]]:
+    data = text.encode("utf-8", "surrogatepass")
+    spans = redactor.spans(data)
+    if len(data) == len(text):
+        return spans
+    return [
+        (len(data[:start].decode("utf-8", "surrogatepass")), len(data[:end].decode("utf-8", "surrogatepass")))
+        for start, end in spans
+    ]
+
+
+def _spread(
+    frames: list[bytes], pieces: list[_Piece], hits: list[tuple[int, int]]
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Where the characters of the hits stand in the frames: frame number, and span in the text of its data."""
+    offset = 0
+    for piece in pieces:
+        size = len(piece.text)
+        touched = [(max(start - offset, 0), min(end - offset, size)) for start, end in hits]
+        touched = [(low, high) for low, high in touched if low < high]
+        if touched:
+            literal = _data(frames[piece.frame])[piece.start : piece.end]
+            units = [unit.span() for unit in _UNIT.finditer(literal)]
+            for low, high in touched:
+                for start, end in units[low:high]:
+                    yield piece.frame, (piece.start + start, piece.start + end)
+        offset += size
+
+
+def _data(raw: bytes) -> str:
+    event = parse_frame(raw)
+    return "" if event is None else event.data.decode("utf-8", "surrogateescape")
+
+
+def _mask(raw: bytes, spans: list[tuple[int, int]]) -> bytes:
+    """The frame with an asterisk for each of the spans in the text of its data."""
+    source = _data(raw)
+    parts: list[str] = []
+    at = 0
+    for start, end in sorted(spans):
+        parts += (source[at:start], "*")
+        at = end
+    parts.append(source[at:])
+    lines = iter("".join(parts).encode("utf-8", "surrogateescape").split(b"\n"))
+    return b"".join(_with_data(line, lines) for line in raw.splitlines(keepends=True))
+
+
+def _with_data(line: bytes, lines: Iterator[bytes]) -> bytes:
+    """A line as it was, or a data line with the next of the new values."""
+    content = line.rstrip(b"\r\n")
+    name, colon, value = content.partition(b":")
+    if name.removeprefix(BOM) != b"data":
+        return line
+    space = b" " if value.startswith(b" ") else b""
+    return name + colon + space + next(lines) + line[len(content) :]

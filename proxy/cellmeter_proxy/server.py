@@ -1,0 +1,190 @@
+"""A running proxy: the log's writer, the relay and the addresses it listens on, put together and taken apart.
+
+Wiring only. Invariant: the log is closed last, after every call in flight has ended or was marked.
+"""
+
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from cellmeter_proxy.attribution import Upstream
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.keys import KeyRing
+from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.relay import Relay, RelayConfig
+from cellmeter_proxy.writer import LogWriter
+
+# Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
+_HEADER_LIMIT: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ProxyConfig:
+    """What a proxy is told by whoever starts it.
+
+    ``cells_only`` admits virtual keys alone, as a sweep does. ``socket_path`` is a second address, for
+    sandboxes that have no network. ``drain_s`` bounds both the reading on for a client that has gone and
+    the wait for calls in flight when the proxy stops.
+    """
+
+    upstream: str
+    log: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    upstream_key: str | None = None
+    durability: Durability = "full"
+    cells_only: bool = False
+    socket_path: Path | None = None
+    connect_s: float = 30.0
+    silence_s: float = 3600.0
+    drain_s: float = 120.0
+    shutdown_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A proxy that accepts calls."""
+
+    url: str
+    """``http://HOST:PORT``, without ``/v1``."""
+    keys: KeyRing
+    writer: LogWriter
+    socket_path: Path | None
+
+
+@asynccontextmanager
+async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
+    """Run a proxy for as long as the context lasts.
+
+    Raises:
+        CellmeterError: the upstream is not an HTTP address, the log cannot be opened, or the address is taken.
+
+    """
+    upstream = Upstream(parse_upstream(config.upstream), config.upstream_key)
+    async with AsyncExitStack() as stack:
+        writer = await LogWriter.open(config.log, config.durability)
+        stack.push_async_callback(writer.aclose)
+        salt = await writer.read(_salt)
+        session = await stack.enter_async_context(_client(config))
+        keys = KeyRing()
+        relay = Relay(
+            RelayConfig(
+                upstream=upstream,
+                writer_name=writer_name(),
+                salt=salt,
+                cells_only=config.cells_only,
+                connect_s=config.connect_s,
+                silence_s=config.silence_s,
+                drain_s=config.drain_s,
+            ),
+            writer,
+            keys,
+            session,
+        )
+        runner = web.AppRunner(
+            make_app(relay),
+            access_log=None,
+            auto_decompress=False,
+            shutdown_timeout=config.shutdown_s,
+            max_line_size=_HEADER_LIMIT,
+            max_field_size=_HEADER_LIMIT,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        url = await _listen(runner, config)
+        yield Running(url, keys, writer, config.socket_path)
+
+
+def make_app(relay: Relay) -> web.Application:
+    """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
+    app = web.Application(client_max_size=0)
+    app.router.add_get("/_cellmeter/health", _health)
+    app.router.add_get("/", _root)
+    app.router.add_route("*", "/{path:.*}", _unless_upgrade(relay))
+    return app
+
+
+def parse_upstream(text: str) -> URL:
+    """The provider's base URL.
+
+    Raises:
+        CellmeterError: it is not an ``http`` or ``https`` address with a host.
+
+    """
+    try:
+        url = URL(text.rstrip("/"))
+    except ValueError:
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise CellmeterError(
+            f"the upstream {text!r} is not an address of a provider",
+            hint="write it as https://api.example.com/v1",
+            exit_code=2,
+        )
+    if url.user or url.password or url.query_string:
+        raise CellmeterError(
+            "the upstream may carry neither a password nor a query, since its address is stored with every call",
+            hint="give the key by its own option or variable",
+            exit_code=2,
+        )
+    return url
+
+
+def _salt(log: Log) -> str:
+    return log.meta("fingerprint_salt") or ""
+
+
+def _client(config: ProxyConfig) -> aiohttp.ClientSession:
+    # Nothing is added, decoded, followed or remembered: what the agent sent goes on, what the provider sent comes back.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_s, sock_read=config.silence_s),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=_HEADER_LIMIT,
+        max_field_size=_HEADER_LIMIT,
+    )
+
+
+async def _listen(runner: web.AppRunner, config: ProxyConfig) -> str:
+    site = web.TCPSite(runner, config.host, config.port)
+    try:
+        await site.start()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CellmeterError(
+                f"{config.host}:{config.port} is in use by another program",
+                hint="choose another port with --listen HOST:PORT; port 0 takes a free one",
+            ) from None
+        raise CellmeterError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from None
+    if config.socket_path is not None:
+        await web.UnixSite(runner, config.socket_path).start()
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _root(_: web.Request) -> web.Response:
+    """Claude Code asks ``HEAD /`` before its first call; any 200 will do."""
+    return web.json_response({"service": "cellmeter"})
+
+
+def _unless_upgrade(relay: Relay) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="use HTTP")
+        return await relay.handle(request)
+
+    return handle

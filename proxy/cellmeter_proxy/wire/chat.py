@@ -1,0 +1,132 @@
+"""Chat completions (https://platform.openai.com/docs/api-reference/chat), streamed and not."""
+
+from typing import Any
+
+import msgspec
+
+from cellmeter_proxy.record import Usage
+from cellmeter_proxy.sse import Event
+from cellmeter_proxy.wire.facts import AnswerFacts
+from cellmeter_proxy.wire.failures import answer_error, error_text
+from cellmeter_proxy.wire.fields import as_object, count, load_answer, load_object, objects, text, verbatim
+from cellmeter_proxy.wire.usage import Reported, openai_usage, source_of
+
+TOKEN_FIELDS = (
+    "content",
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "audio",
+    "images",
+)
+"""The members of a delta or message that hold something the model produced."""
+
+
+class ChoiceReader:
+    """Gathers the facts of choices, from the chunks of a stream or from one whole answer.
+
+    Legacy completions use it too: their objects differ only in where the text is.
+    """
+
+    def __init__(self) -> None:
+        self._model: str | None = None
+        self._id: str | None = None
+        self._finish: dict[int, str] = {}
+        self._calls: dict[tuple[int, int | None], set[str | None]] = {}
+        self._answered = False
+        self._reported: Reported | None = None
+        self._usage_json: tuple[bytes, tuple[str, ...]] | None = None
+        self._usage_final = False
+        self._error: str | None = None
+
+    def add(self, event: Event) -> None:
+        """Read one frame of a stream."""
+        self.read(load_object(event.data), event.data)
+
+    def read(self, chunk: dict[str, Any], data: bytes) -> None:
+        """Read one chunk, or one whole answer, as parsed and as it was written."""
+        self._model = text(chunk.get("model")) or self._model
+        self._id = text(chunk.get("id")) or self._id
+        for choice in objects(chunk.get("choices")):
+            self._read_choice(choice)
+        self._read_usage(chunk, data)
+        groq = as_object(chunk.get("x_groq"))
+        self._error = error_text(chunk.get("error")) or error_text(groq.get("error")) or self._error
+
+    def facts(self, *, complete: bool) -> AnswerFacts:
+        """What all that was read comes to."""
+        reported = self._reported
+        usage = None if reported is None else reported.usage
+        calls = sum(max(len(ids - {None}), 1) for ids in self._calls.values())
+        return AnswerFacts(
+            response_model=self._model,
+            response_id=self._id,
+            finish_reason=self._finish[min(self._finish)] if self._finish else None,
+            tool_calls=calls if self._answered else None,
+            usage=usage or Usage(),
+            usage_source=source_of(usage, final=self._usage_final or complete),
+            usage_json=None if self._usage_json is None else verbatim(self._usage_json[0], *self._usage_json[1]),
+            provider_cost=None if reported is None else reported.cost,
+            error=self._error,
+            complete=complete,
+        )
+
+    def _read_choice(self, choice: dict[str, Any]) -> None:
+        index = count(choice.get("index")) or 0
+        self._answered = True
+        reason = text(choice.get("finish_reason"))
+        if reason is not None:
+            self._finish[index] = reason
+        said = as_object(choice.get("delta")) or as_object(choice.get("message"))
+        whole = "message" in choice
+        for position, call in enumerate(objects(said.get("tool_calls"))):
+            place = position if whole else count(call.get("index"))
+            self._calls.setdefault((index, place), set()).add(text(call.get("id")))
+        if said.get("function_call"):
+            self._calls.setdefault((index, -1), set()).add(None)
+
+    def _read_usage(self, chunk: dict[str, Any], data: bytes) -> None:
+        """The last usage that holds a count is the one: ``usage``, or Groq's ``x_groq.usage`` where that is empty.
+
+        It is final once a choice has finished: until then a provider may be counting along (vLLM, Gemini).
+        """
+        for path in (("usage",), ("x_groq", "usage")):
+            value: object = chunk
+            for name in path:
+                value = as_object(value).get(name)
+            reported = openai_usage(value) if value else None
+            if reported is not None:
+                self._reported = reported
+                self._usage_json = (data, path)
+                self._usage_final = bool(self._finish)
+                return
+
+
+class Stream(ChoiceReader):
+    """A streamed chat completion."""
+
+    @staticmethod
+    def carries_token(event: Event) -> bool:
+        """Whether a frame brings content, reasoning or a tool call; a role alone or an empty delta does not."""
+        return any(
+            any(as_object(choice.get("delta")).get(name) for name in TOKEN_FIELDS)
+            for choice in objects(load_object(event.data).get("choices"))
+        )
+
+
+def read_answer(body: bytes) -> AnswerFacts:
+    """The facts of one JSON answer."""
+    answer = load_answer(body)
+    reader = ChoiceReader()
+    reader.read(answer, body)
+    facts = reader.facts(complete=bool(answer))
+    return msgspec.structs.replace(facts, error=facts.error or answer_error(answer))
+
+
+def history(body: dict[str, Any]) -> list[Any] | None:
+    """The messages of a request, oldest first."""
+    messages = body.get("messages")
+    return messages if isinstance(messages, list) else None

@@ -1,0 +1,62 @@
+"""Every dialect behind one door: a request or a whole answer in, its facts out."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from cellmeter_proxy import canonical
+from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.wire import chat, completions, embeddings, messages, other, responses
+from cellmeter_proxy.wire.facts import AnswerFacts, RequestFacts
+from cellmeter_proxy.wire.fields import as_object, text
+from cellmeter_proxy.wire.history import plain_message
+from cellmeter_proxy.wire.tools import provider_tools
+
+_ANSWERS: Final[dict[Dialect, Callable[[bytes], AnswerFacts]]] = {
+    "chat.completions": chat.read_answer,
+    "completions": completions.read_answer,
+    "embeddings": embeddings.read_answer,
+    "responses": responses.read_answer,
+    "messages": messages.read_answer,
+}
+_HISTORIES: Final[dict[Dialect, Callable[[dict[str, Any]], list[Any] | None]]] = {
+    "chat.completions": chat.history,
+    "responses": responses.history,
+    "messages": chat.history,
+    "count_tokens": chat.history,
+}
+
+
+def read_request(dialect: Dialect, endpoint: str, body: bytes) -> RequestFacts:
+    """What a request says.
+
+    Args:
+        dialect: see ``dialect_of``.
+        endpoint: the path as the agent sent it.
+        body: without content coding (see ``encodings.decode``).
+
+    """
+    request = canonical.parse(body)
+    if not isinstance(request, dict):
+        return RequestFacts(dialect=dialect, endpoint=endpoint)
+    history = _HISTORIES[dialect](request) if dialect in _HISTORIES else None
+    return RequestFacts(
+        dialect=dialect,
+        endpoint=endpoint,
+        model=text(request.get("model")),
+        stream=request.get("stream") is True,
+        asks_usage=as_object(request.get("stream_options")).get("include_usage") is True,
+        message_count=None if history is None else len(history),
+        prefix=canonical.prefix_chain(map(plain_message, history or [])),
+        provider_tools=provider_tools(dialect, request, history or []),
+    )
+
+
+def read_answer(dialect: Dialect, body: bytes) -> AnswerFacts:
+    """What one whole JSON answer says. White space before it is nothing (some providers send it to keep a line open).
+
+    Args:
+        dialect: see ``dialect_of``.
+        body: without content coding.
+
+    """
+    return _ANSWERS.get(dialect, other.read_answer)(body)

@@ -1,0 +1,31 @@
+"""A request's messages as the prefix chain counts them.
+
+Agents resend their history with other cache marks each time, and some turn a string into a single text block to hang
+one on (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching). Neither makes a message a new one.
+"""
+
+from typing import Any
+
+
+def plain_message(message: Any) -> Any:
+    """A message without ``cache_control``, its content a string where it is a single block of plain text."""
+    if not isinstance(message, dict):
+        return message
+    plain = _unmarked(message)
+    content = plain.get("content")
+    if not isinstance(content, list):
+        return plain
+    blocks = [_unmarked(block) if isinstance(block, dict) else block for block in content]
+    return plain | {"content": _only_text(blocks)}
+
+
+def _unmarked(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: member for name, member in value.items() if name != "cache_control"}
+
+
+def _only_text(blocks: list[Any]) -> Any:
+    match blocks:
+        case [{"type": "text", "text": str(text), **others}] if not others:
+            return text
+        case _:
+            return blocks

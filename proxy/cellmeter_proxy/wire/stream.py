@@ -1,0 +1,178 @@
+"""A streamed answer as it passes: what the client may have now, and in the end what it said and when.
+
+While the stream runs, a chunk costs a copy, a look for the terminal event and a time stamp. All that needs parsing is
+done in one pass over the received bytes when it is asked for.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import accumulate, pairwise
+from typing import Final, Protocol
+
+import msgspec
+
+from cellmeter_proxy.encodings import StreamDecoder, codings
+from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.sse import Event, parse_frame, split
+from cellmeter_proxy.wire import chat, completions, messages, other, responses
+from cellmeter_proxy.wire.facts import AnswerFacts
+from cellmeter_proxy.wire.release import TerminalHold, UsageStrip
+
+
+class Reader(Protocol):
+    """What a dialect makes of the frames of a stream."""
+
+    def add(self, event: Event) -> None: ...
+    @staticmethod
+    def carries_token(event: Event) -> bool: ...
+    def facts(self, *, complete: bool) -> AnswerFacts: ...
+
+
+_READERS: Final[dict[Dialect, Callable[[], Reader]]] = {
+    "chat.completions": chat.Stream,
+    "completions": completions.Stream,
+    "responses": responses.Stream,
+    "messages": messages.Stream,
+}
+
+
+class _Reading(msgspec.Struct, frozen=True):
+    facts: AnswerFacts
+    ttft_ms: float | None
+    max_gap_ms: float | None
+    frames: int
+
+
+class StreamWatcher:
+    """Takes a provider's stream and says which bytes the client may have.
+
+    Everything is let through at once and unchanged, except the terminal event (see ``release.TerminalHold``), which is
+    kept until ``take_held``, and with ``strip_usage`` the usage chunk, which is never let through. Of a compressed
+    stream whole chunks are kept, and nothing can be stripped.
+
+    Args:
+        dialect: decides which events are terminal, and how the facts are read.
+        strip_usage: usage was asked for in the client's place (``splice.add_include_usage``).
+        encoding: the answer's ``Content-Encoding`` header.
+
+    """
+
+    def __init__(self, dialect: Dialect, *, strip_usage: bool = False, encoding: str | None = None) -> None:
+        self.timeline: list[tuple[float, int]] = []
+        """When each chunk came, in the caller's milliseconds, and its size."""
+        self.terminal = False
+        """The terminal event was received whole."""
+        self._dialect: Dialect = dialect
+        self._hold = TerminalHold(dialect)
+        self._decoder = StreamDecoder(encoding) if codings(encoding) else None
+        self._strip = UsageStrip() if strip_usage and self._decoder is None else None
+        self._chunks: list[bytes] = []
+        self._plain: list[bytes] = []
+        self._queue = bytearray()  # chunks of a compressed stream that wait
+        self._reading: _Reading | None = None
+
+    def feed(self, chunk: bytes, at_ms: float) -> bytes:
+        """Take the bytes that came at a time, and return those that may go to the client now."""
+        self._reading = None
+        self._chunks.append(chunk)
+        self.timeline.append((at_ms, len(chunk)))
+        if self._decoder is not None:
+            return self._feed_encoded(chunk, self._decoder)
+        out = self._hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
+        if self._hold.ended and not self.terminal:
+            self.terminal = self._hold.is_whole()
+        return out
+
+    def finish(self) -> bytes:
+        """Note the end of the stream, and return everything that still waits, the terminal event included.
+
+        The caller commits its row before it passes these bytes on. ``take_held`` has nothing more afterwards.
+        """
+        self._reading = None
+        out = b"" if self._strip is None else self._hold.feed(self._strip.finish())
+        out += self._hold.finish()
+        if self._decoder is not None:
+            self._decoder.finish()
+        if self._hold.ended and not self.terminal:
+            self.terminal = self._hold.ends_whole()
+        return self.take_held() if self._decoder is not None else out + self.take_held()
+
+    def take_held(self) -> bytes:
+        """The bytes that wait from the terminal event on; the caller has committed the row by now."""
+        if self._decoder is not None:
+            held = bytes(self._queue)
+            self._queue.clear()
+            return held
+        return self._hold.take()
+
+    @property
+    def received(self) -> bytes:
+        """All bytes as they came."""
+        return b"".join(self._chunks)
+
+    @property
+    def decoded(self) -> bytes:
+        """All bytes without their content coding, as far as they could be decoded."""
+        return self.received if self._decoder is None else b"".join(self._plain)
+
+    @property
+    def decode_error(self) -> str | None:
+        """What was wrong with the content coding, if anything was."""
+        return None if self._decoder is None else self._decoder.error
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """When the first token of content, reasoning or a tool call came, in the caller's milliseconds.
+
+        Comments, pings, role-only chunks, empty deltas, ``message_start`` and ``response.created`` are no tokens.
+        """
+        return self._read().ttft_ms
+
+    @property
+    def max_gap_ms(self) -> float | None:
+        """The longest time between two chunks that completed a frame, comments not counted; None for fewer than two."""
+        return self._read().max_gap_ms
+
+    @property
+    def frames(self) -> int:
+        """How many frames came, comments not counted."""
+        return self._read().frames
+
+    def facts(self) -> AnswerFacts:
+        """What the stream says, as far as it has come."""
+        return self._read().facts
+
+    def _feed_encoded(self, chunk: bytes, decoder: StreamDecoder) -> bytes:
+        plain = decoder.feed(chunk)
+        self._plain.append(plain)
+        self._hold.feed(plain)
+        self._queue += chunk
+        if self._hold.ended and not self.terminal:
+            self.terminal = self._hold.is_whole()
+        if self._hold.waiting:
+            return b""
+        return self.take_held()
+
+    def _read(self) -> _Reading:
+        """One pass over all frames; kept until more bytes come."""
+        if self._reading is not None:
+            return self._reading
+        reader = _READERS.get(self._dialect, other.Stream)()
+        ends = list(accumulate(len(part) for part in (self._chunks if self._decoder is None else self._plain)))
+        arrived: list[int] = []  # the chunk that completed each frame
+        token_at: float | None = None
+        offset = 0
+        for raw in split(self.decoded):
+            offset += len(raw)
+            event = parse_frame(raw)
+            if event is None:
+                continue
+            arrived.append(bisect_left(ends, offset))
+            if token_at is None and reader.carries_token(event):
+                token_at = self.timeline[arrived[-1]][0]
+            reader.add(event)
+        times = [self.timeline[index][0] for index in dict.fromkeys(arrived)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        facts = reader.facts(complete=self.terminal)
+        self._reading = _Reading(facts, token_at, max(gaps, default=None), len(arrived))
+        return self._reading

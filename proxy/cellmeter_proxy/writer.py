@@ -1,0 +1,196 @@
+"""The log's single writer: a thread that owns the file and commits in groups.
+
+Invariant: a future that ``submit`` returned is resolved after the commit that holds its work, never
+before. Work that arrives while a commit is under way shares the next one, so that a hundred calls
+cost as many fsyncs as the disk can do, not a hundred.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, Self, TypeVar
+
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.log import Durability, Log, make_blob
+from cellmeter_proxy.record import Record
+
+T = TypeVar("T")
+P = TypeVar("P")
+_GROUP: Final = 256
+
+
+class LogUnwritableError(CellmeterError):
+    """The log did not take a row; what the row describes must not be served."""
+
+
+@dataclass(eq=False)
+class _Job(Generic[P, T]):
+    prepare: Callable[[], P]
+    apply: Callable[[Log, P], T]
+    future: asyncio.Future[T]
+    prepared: P | None = None
+
+
+_Settled = tuple[_Job[Any, Any], Any, Exception | None]
+
+
+class LogWriter:
+    """Writes to a log from an event loop.
+
+    Use ``await LogWriter.open(path)`` and ``await writer.aclose()``.
+    """
+
+    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop) -> None:
+        self.path = log.path
+        self.interrupted = 0
+        """How many calls of processes that are gone were found open, and marked so, at the start."""
+        self._log = log
+        self._inode = log.path.stat().st_ino
+        self._loop = loop
+        self._queue: queue.SimpleQueue[_Job[Any, Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="cellmeter-log", daemon=True)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path | str, durability: Durability = "full") -> Self:
+        """Open or create the log, mark what dead processes left open, and start the thread.
+
+        Raises:
+            CellmeterError: the file is not a log, or cannot be written.
+
+        """
+        log = await asyncio.to_thread(Log.create, path, durability)
+        writer = cls(log, asyncio.get_running_loop())
+        writer._thread.start()
+        writer.interrupted = await writer.read(Log.recover)
+        return writer
+
+    def submit(self, prepare: Callable[[], P], apply: Callable[[Log, P], T]) -> "asyncio.Future[T]":
+        """Have work done in the writer's thread and committed.
+
+        Args:
+            prepare: heavy work that needs no file (hashing, compression); runs before the transaction.
+            apply: takes the log and what ``prepare`` gave; runs inside the transaction, and again alone
+                if another piece of work in the same group failed.
+
+        Returns:
+            A future of what ``apply`` gave, resolved after the commit; it fails with
+            ``LogUnwritableError`` where the log did not take the rows.
+
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(LogUnwritableError(f"the log {self.path} is closed"))
+        else:
+            self._queue.put(_Job(prepare, apply, future))
+        return future
+
+    async def append(self, *records: Record) -> None:
+        """Add rows."""
+        await self.submit(_nothing, lambda log, _: log.append(*records))
+
+    async def replace(self, record: Record) -> None:
+        """Put a row in place of the one with its key."""
+        await self.submit(_nothing, lambda log, _: log.replace(record))
+
+    async def store(self, content: bytes) -> str:
+        """Store content as a blob and return its digest."""
+
+        def put(log: Log, blob: Any) -> str:
+            log.put_blob(blob)
+            return str(blob.digest)
+
+        return await self.submit(lambda: make_blob(content), put)
+
+    async def read(self, query: Callable[[Log], T]) -> T:
+        """Ask the log something on the writer's own connection, after all that was submitted before."""
+        return await self.submit(_nothing, lambda log, _: query(log))
+
+    async def aclose(self) -> None:
+        """Commit what is left, fold the write-ahead file back into the log and close it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # In the thread
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            group, stopping = self._take()
+            settled = self._commit(group)
+            if settled:
+                self._loop.call_soon_threadsafe(_settle, settled)
+        self._log.close()
+
+    def _take(self) -> tuple[list[_Job[Any, Any]], bool]:
+        """Everything that waits, at least one piece of work, and whether to stop after it."""
+        group: list[_Job[Any, Any]] = []
+        job = self._queue.get()
+        while job is not None:
+            group.append(job)
+            if len(group) == _GROUP:
+                return group, False
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, group: Sequence[_Job[Any, Any]]) -> list[_Settled]:
+        ready: list[_Job[Any, Any]] = []
+        settled: list[_Settled] = []
+        for job in group:
+            try:
+                job.prepared = job.prepare()
+                ready.append(job)
+            except Exception as error:  # noqa: BLE001 - belongs to whoever submitted the work, not to the thread
+                settled.append((job, None, error))
+        return settled + self._transact(ready) if ready else settled
+
+    def _transact(self, group: Sequence[_Job[Any, Any]]) -> list[_Settled]:
+        try:
+            self._check_file()
+            self._log.conn.execute("BEGIN IMMEDIATE")
+            results: list[_Settled] = [(job, job.apply(self._log, job.prepared), None) for job in group]
+            self._log.conn.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - one piece of work must not fail its neighbours, nor end the thread
+            self._roll_back()
+            if len(group) > 1:
+                return [settled for job in group for settled in self._transact([job])]
+            return [(group[0], None, self._explain(error))]
+        return results
+
+    def _check_file(self) -> None:
+        # SQLite goes on writing into a file that has lost its name, and those rows would be gone with the process.
+        if self.path.stat().st_ino != self._inode:
+            raise OSError("another file stands in its place")
+
+    def _roll_back(self) -> None:
+        if self._log.conn.in_transaction:
+            self._log.conn.execute("ROLLBACK")
+
+    def _explain(self, error: Exception) -> Exception:
+        if isinstance(error, (sqlite3.Error, OSError)):
+            return LogUnwritableError(f"the log {self.path} cannot be written: {error}")
+        return error
+
+
+def _nothing() -> None:
+    return None
+
+
+def _settle(settled: Sequence[_Settled]) -> None:
+    for job, result, error in settled:
+        if job.future.cancelled():
+            continue
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)

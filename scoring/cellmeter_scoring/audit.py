@@ -1,0 +1,128 @@
+"""The per-call token audit of a log: every call, sums that hide nothing, and what deserves attention.
+
+Invariant: a sum says over how many calls it is, and how many had no number. What the agent itself printed is held
+against the recorded calls and never enters them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.record import Attempt, Call, Cell
+from cellmeter_scoring.attention import findings_of
+from cellmeter_scoring.calls import attempts_of
+from cellmeter_scoring.finding import Finding
+from cellmeter_scoring.reconcile import Reconciliation, reconcile
+
+
+class AuditedCall(Call, frozen=True, kw_only=True):
+    """A call, column for column, with every try upstream that served it."""
+
+    attempts: list[Attempt]
+
+
+class Total(msgspec.Struct, frozen=True, kw_only=True):
+    """A sum over the calls that have the number, and how many they are."""
+
+    sum: float | None
+    """None where no call has the number."""
+    counted: int
+    missing: int
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the audited calls, by column."""
+
+    calls: int
+    prompt_tokens: Total
+    cache_read_tokens: Total
+    cache_write_tokens: Total
+    completion_tokens: Total
+    reasoning_tokens: Total
+    estimated_prompt_tokens: Total
+    estimated_completion_tokens: Total
+    cost: Total
+    latency_ms: Total
+    request_bytes: Total
+    response_bytes: Total
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log, or one cell or session of it, spent."""
+
+    calls: list[AuditedCall]
+    totals: Totals
+    findings: list[Finding]
+    reconciliations: list[Reconciliation]
+    """Recorded totals against those that the agent printed, where it printed any."""
+
+
+_SUMMED: Final = tuple(name for name in Totals.__struct_fields__ if name != "calls")
+
+
+def audit(log: Log | Path | str, cell: str | None = None, session: str | None = None) -> Audit:
+    """Audit the calls of a log, in the order in which they were made.
+
+    Args:
+        log: an open log, or where it is.
+        cell: only the calls of this cell, all attempts of it.
+        session: only the calls of this session.
+
+    Raises:
+        CellmeterError: there is no such log, or nothing of that name in it.
+
+    """
+    if not isinstance(log, Log):
+        with Log.read(log) as reading:
+            return audit(reading, cell, session)
+    where, params = _chosen(cell, session)
+    calls = list(log.rows(Call, f"{where} ORDER BY started_at, session, seq", params))
+    cells = [row for row in log.rows(Cell) if cell in {None, row.cell_id}]
+    if not calls:
+        _refuse_unknown(cells, cell, session)
+    attempts = attempts_of(log.rows(Attempt, f"call_id IN (SELECT call_id FROM calls WHERE {where})", params))
+    audited = [_audited(call, attempts.get(call.call_id, [])) for call in calls]
+    return Audit(
+        calls=audited,
+        totals=_totals(calls),
+        findings=findings_of(calls, attempts),
+        reconciliations=_reconciled(cells, calls),
+    )
+
+
+def _chosen(cell: str | None, session: str | None) -> tuple[str, list[str]]:
+    named = {"cell_id": cell, "session": session}
+    chosen = {column: value for column, value in named.items() if value is not None}
+    return " AND ".join(f"{column} = ?" for column in chosen) or "1", list(chosen.values())
+
+
+def _refuse_unknown(cells: Sequence[Cell], cell: str | None, session: str | None) -> None:
+    if session is not None:
+        raise CellmeterError(f"the log has no call in session {session!r}", hint="leave --session out to see them all")
+    if cell is not None and not cells:
+        raise CellmeterError(f"the log has no cell {cell!r}", hint="leave --cell out to see them all")
+
+
+def _audited(call: Call, attempts: list[Attempt]) -> AuditedCall:
+    return AuditedCall(**msgspec.structs.asdict(call), attempts=attempts)
+
+
+def _totals(calls: Sequence[Call]) -> Totals:
+    return Totals(calls=len(calls), **{name: _total([getattr(call, name) for call in calls]) for name in _SUMMED})
+
+
+def _total(values: Sequence[float | None]) -> Total:
+    known = [value for value in values if value is not None]
+    return Total(sum=sum(known) if known else None, counted=len(known), missing=len(values) - len(known))
+
+
+def _reconciled(cells: Iterable[Cell], calls: Iterable[Call]) -> list[Reconciliation]:
+    by_cell: defaultdict[tuple[str | None, int | None], list[Call]] = defaultdict(list)
+    for call in calls:
+        by_cell[call.cell_id, call.cell_attempt].append(call)
+    return [line for cell in cells for line in reconcile(cell, by_cell[cell.cell_id, cell.attempt])]

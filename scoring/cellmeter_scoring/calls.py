@@ -1,0 +1,132 @@
+"""What one recorded call says, read the same way by every axis, by the failure class and by the audit.
+
+Invariant: pure functions of recorded rows; the agent's own words are never read.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from cellmeter_proxy.record import Attempt, Call
+
+_MODEL_DIALECTS: Final = frozenset({"chat.completions", "completions", "embeddings", "responses", "messages"})
+_THROTTLED: Final = 429
+_DENIED: Final = frozenset({401, 402, 403, 407})
+_TRANSIENT: Final = frozenset({408, 409, 425})
+"""Statuses below 500 that ask for the same request again later (RFC 9110 §15.5, RFC 8470 §5.2)."""
+_LOCAL_NETWORK: Final = ("network is unreachable", "network is down", "temporary failure in name resolution")
+"""Texts of ENETUNREACH, ENETDOWN (errno(3)) and EAI_AGAIN (gai_strerror(3)): this machine has no network."""
+_BUDGET: Final = "budget"
+"""The proxy's own word in the error of a call that it refused because a budget was spent."""
+
+
+class Trouble(Enum):
+    """What a call without a complete answer ended in."""
+
+    THROTTLED = "the provider's rate limit"
+    PROVIDER = "a failure of the provider"
+    DENIED = "the provider's refusal of the credentials"
+    LOCAL_NETWORK = "a failure of this machine's network"
+    RECORDER = "the end of the recording process"
+    BUDGET = "a budget"
+    REFUSED = "a refusal as malformed or unsupported"
+    GONE = "the agent's leaving before the answer"
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """The token counts of one call; None where nobody counted. An embedding has no output."""
+
+    prompt: int | None
+    completion: int | None
+
+
+def is_model_call(call: Call) -> bool:
+    """Whether a model was asked for something: listing models and counting tokens are not.
+
+    A POST on a path that the recorder cannot read counts where it was answered, because its tokens were spent
+    and are not known.
+    """
+    return call.dialect in _MODEL_DIALECTS or (
+        call.dialect == "unknown" and call.method == "POST" and call.outcome == "ok"
+    )
+
+
+def model_calls(calls: Iterable[Call]) -> list[Call]:
+    """The calls that asked a model, in the order in which they were made."""
+    return sorted(filter(is_model_call, calls), key=lambda call: (call.started_at, call.seq or 0, call.call_id))
+
+
+def attempts_of(attempts: Iterable[Attempt]) -> Mapping[str, list[Attempt]]:
+    """The tries upstream by the call they served, in order."""
+    grouped: defaultdict[str, list[Attempt]] = defaultdict(list)
+    for attempt in sorted(attempts, key=lambda attempt: attempt.n):
+        grouped[attempt.call_id].append(attempt)
+    return grouped
+
+
+def trouble_of(call: Call, attempts: Sequence[Attempt]) -> Trouble | None:
+    """Why a call has no complete answer, or None where it has one or is still being answered."""
+    match call.outcome:
+        case "ok" | None:
+            return None
+        case "rejected":
+            return Trouble.BUDGET if _BUDGET in (call.error or "").lower() else Trouble.REFUSED
+        case "interrupted":
+            return Trouble.RECORDER
+        case "client_gone":
+            return _trouble_behind(attempts) or Trouble.GONE
+        case _:
+            return _trouble_of_status(call.status) or _trouble_of_connection(call, attempts)
+
+
+def _trouble_behind(attempts: Sequence[Attempt]) -> Trouble | None:
+    """What the last try met, for a call whose client left while the proxy was still trying."""
+    if not attempts:
+        return None
+    last = attempts[-1]
+    return _trouble_of_status(last.status)
+
+
+def _trouble_of_status(status: int | None) -> Trouble | None:
+    if status is None or status < 400:
+        return None
+    if status == _THROTTLED:
+        return Trouble.THROTTLED
+    if status in _DENIED:
+        return Trouble.DENIED
+    if status >= 500 or status in _TRANSIENT:
+        return Trouble.PROVIDER
+    return Trouble.REFUSED
+
+
+def _trouble_of_connection(call: Call, attempts: Sequence[Attempt]) -> Trouble:
+    errors = [text.lower() for text in (call.error, *(attempt.error for attempt in attempts)) if text]
+    if call.status is None and any(local in error for error in errors for local in _LOCAL_NETWORK):
+        return Trouble.LOCAL_NETWORK
+    return Trouble.PROVIDER
+
+
+def is_answered(call: Call) -> bool:
+    """Whether the provider answered, even if the agent did not stay for the end."""
+    return call.outcome == "ok" or (call.outcome == "client_gone" and call.status is not None and call.status < 400)
+
+
+def reached_a_model(call: Call) -> bool:
+    """Whether the provider worked on the call, and so may have billed it: every answer that was not an error status."""
+    if call.outcome in {"rejected", "upstream_unreachable"}:
+        return False
+    return call.status is None or call.status < 400
+
+
+def tokens_of(call: Call) -> Tokens:
+    """The provider's counts, each completed by the recorded estimate where it is missing."""
+    completion = call.estimated_completion_tokens if call.completion_tokens is None else call.completion_tokens
+    if completion is None and call.dialect == "embeddings":
+        completion = 0
+    return Tokens(
+        prompt=call.estimated_prompt_tokens if call.prompt_tokens is None else call.prompt_tokens,
+        completion=completion,
+    )

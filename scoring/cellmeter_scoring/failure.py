@@ -1,0 +1,170 @@
+"""Who is to blame when a cell did not pass: decided from the wire, the exit facts and the phases.
+
+Invariant: pure, and never from prose. Neither the agent's output nor the text of an answer is read, so an agent
+cannot talk its way into or out of a class. Each verdict names the calls that prove it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from cellmeter_proxy.record import Attempt, Call, Cell, FailureClass
+from cellmeter_scoring.calls import Trouble, attempts_of, is_answered, model_calls, trouble_of
+from cellmeter_scoring.throttling import run_of, throttled_us
+
+INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
+    {"rate_limited", "provider_error", "incompatible", "grader_error", "harness_error", "cancelled"}
+)
+"""The classes that say nothing about what the agent can do: left out of rates, always counted."""
+
+_BLAME: Final[Mapping[Trouble, FailureClass]] = {
+    Trouble.THROTTLED: "rate_limited",
+    Trouble.PROVIDER: "provider_error",
+    Trouble.DENIED: "provider_error",
+    Trouble.LOCAL_NETWORK: "harness_error",
+    Trouble.RECORDER: "harness_error",
+}
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What kept a cell from a fair result, or ``none``; the sentence; the ids of the calls that prove it."""
+
+    failure_class: FailureClass
+    reason: str
+    evidence: list[str] = []
+
+
+def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> Verdict:
+    """The failure class of one attempt of a cell.
+
+    Args:
+        cell: its row, with phases, exit facts and grade.
+        calls: the calls of this attempt, in any order.
+        attempts: the tries upstream for these calls.
+
+    """
+    asked = model_calls(calls)
+    by_call = attempts_of(attempts)
+    return (
+        _by_the_harness(cell)
+        or _passed(cell)
+        or _by_a_budget(asked, by_call)
+        or _by_the_lack_of_calls(cell, asked)
+        or _by_the_wire(asked, by_call)
+        or _by_throttled_time(cell, asked, attempts, by_call)
+        or _by_the_exit(cell, asked)
+        or _by_the_grader(cell)
+    )
+
+
+def _by_the_harness(cell: Cell) -> Verdict | None:
+    if cell.failure_class == "cancelled":
+        return Verdict(
+            failure_class="cancelled", reason=cell.failure_reason or "the sweep was stopped during this cell"
+        )
+    broken = {phase.name: phase.error for phase in cell.phases if phase.error}
+    for name in ("prepare", "run", "collect"):
+        if name in broken:
+            return Verdict(failure_class="harness_error", reason=f"the {name} phase broke: {broken[name]}")
+    if "grade" in broken:
+        return Verdict(failure_class="grader_error", reason=f"the grade phase broke: {broken['grade']}")
+    if cell.ended_at is None:
+        return Verdict(failure_class="harness_error", reason="the cell was never finished")
+    return None
+
+
+def _passed(cell: Cell) -> Verdict | None:
+    if cell.grade is None or not cell.grade.passed:
+        return None
+    return Verdict(failure_class="none", reason="the grader passed")
+
+
+def _by_a_budget(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) -> Verdict | None:
+    refused = [call for call in asked if trouble_of(call, by_call.get(call.call_id, [])) is Trouble.BUDGET]
+    if not refused:
+        return None
+    return _verdict("budget_exceeded", refused, f"a budget ended the run: {refused[0].error}")
+
+
+def _by_the_lack_of_calls(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
+    if asked or not cell.expects_calls:
+        return None
+    if cell.timed_out:
+        return Verdict(failure_class="agent_timeout", reason="the agent ran out of time before its first model call")
+    if cell.exit_code:
+        return Verdict(
+            failure_class="agent_error",
+            reason=f"the agent exited with {cell.exit_code} before its first model call",
+        )
+    return Verdict(failure_class="no_model_call", reason="the agent made no model call")
+
+
+def _by_the_wire(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) -> Verdict | None:
+    """The trouble that the run ended in: that of the calls after the last answer."""
+    answers = [position for position, call in enumerate(asked) if is_answered(call)]
+    ending = asked[answers[-1] + 1 :] if answers else asked
+    troubles = [(call, trouble_of(call, by_call.get(call.call_id, []))) for call in ending]
+    refused = [call for call, trouble in troubles if trouble is Trouble.REFUSED]
+    if refused and not answers and len(refused) == len(asked):
+        return _verdict("incompatible", refused, _ended_in(Trouble.REFUSED, refused, asked, answers))
+    infrastructure = [trouble for _, trouble in troubles if trouble is not None and trouble in _BLAME]
+    if not infrastructure or (answers and troubles[-1][1] is Trouble.REFUSED):
+        return None
+    blamed = infrastructure[-1]
+    calls = [call for call, trouble in troubles if trouble is blamed]
+    return _verdict(_BLAME[blamed], calls, _ended_in(blamed, calls, asked, answers))
+
+
+def _by_throttled_time(
+    cell: Cell, asked: Sequence[Call], attempts: Sequence[Attempt], by_call: Mapping[str, list[Attempt]]
+) -> Verdict | None:
+    """A timeout of which the provider's rate limit took at least half."""
+    run = run_of(cell)
+    if not cell.timed_out or run is None:
+        return None
+    lost = throttled_us(cell, asked, attempts)
+    if not lost or 2 * lost < run[1] - run[0]:
+        return None
+    met = [call for call in asked if _met_a_limit(call, by_call.get(call.call_id, []))]
+    return _verdict("rate_limited", met, f"{lost / 1e6:.0f} s of the run went to the provider's rate limit")
+
+
+def _met_a_limit(call: Call, attempts: Sequence[Attempt]) -> bool:
+    return bool(call.queue_ms) or any(status == 429 for status in (call.status, *(try_.status for try_ in attempts)))
+
+
+def _by_the_exit(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
+    if cell.timed_out:
+        return _verdict("agent_timeout", asked[-1:], "the agent was still running when its time was over")
+    if not cell.expects_calls:
+        return None
+    if cell.exit_code is None:
+        return Verdict(failure_class="harness_error", reason="the agent's process left no exit code")
+    if cell.exit_code != 0:
+        return _verdict("agent_error", asked[-1:], f"the agent exited with {cell.exit_code}")
+    return None
+
+
+def _by_the_grader(cell: Cell) -> Verdict:
+    """The agent had its fair run: the grader has the last word."""
+    grade = cell.grade
+    if grade is None or (grade.exit_code is None and not grade.timed_out):
+        return Verdict(failure_class="grader_error", reason="the grader left no exit code")
+    if grade.timed_out:
+        return Verdict(failure_class="none", reason="the agent finished, its work ran out of the grader's time")
+    return Verdict(failure_class="none", reason="the agent finished, its work did not pass")
+
+
+def _verdict(failure_class: FailureClass, calls: Sequence[Call], reason: str) -> Verdict:
+    return Verdict(failure_class=failure_class, reason=reason, evidence=[call.call_id for call in calls])
+
+
+def _ended_in(trouble: Trouble, calls: Sequence[Call], asked: Sequence[Call], answers: Sequence[int]) -> str:
+    count = len(calls)
+    which = ("all", "the only") if count == len(asked) else ("the last", "the last")
+    subject = f"{which[0]} {count} calls" if count > 1 else f"{which[1]} call"
+    statuses = sorted({call.status for call in calls if call.status is not None})
+    listed = f" (HTTP {', '.join(map(str, statuses))})" if statuses else ""
+    before = f", after {len(answers)} answered" if answers else ""
+    return f"{subject} ended in {trouble.value}{listed}{before}"

@@ -1,0 +1,139 @@
+"""The captured log: what goes in comes out as it was, and what is not a log is refused by name."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.log import Log, make_blob
+from cellmeter_proxy.record import (
+    Call,
+    Cell,
+    Constraint,
+    Grade,
+    Phase,
+    Record,
+    Reported,
+    ScoreRow,
+    Span,
+    TaskFacts,
+    Workspace,
+)
+from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES
+
+CELL = Cell(
+    cell_id="s/a/m/c/t#run1",
+    sweep_id="s",
+    agent="a",
+    model="m",
+    category="c",
+    task="t",
+    run=1,
+    task_digest="sha256:0",
+    isolation="process",
+    plugin_stack=["x"],
+    started_at=1,
+    ended_at=2,
+    phases=[Phase(name="run", started_at=1, ended_at=2, error="broke")],
+    timed_out=True,
+    task_facts=TaskFacts(
+        language="rust",
+        description="d",
+        timeout_s=600.0,
+        constraints=[Constraint(kind="file-not-touched", path="tests/*")],
+    ),
+    workspace=Workspace(added=["é"], extra_git_dir=True),
+    grade=Grade(exit_code=0, passed=True),
+    reported=Reported(prompt_tokens=1300),
+)
+CALL = Call(call_id="1", session="s", seq=1, writer="h/1/1", started_at=5, stream=True, ttft_ms=1.5, usage='{"a":1}')
+SPAN = Span(
+    span_id="1",
+    cell_id="c",
+    cell_attempt=1,
+    kind="container",
+    name="n",
+    started_at=1,
+    duration_ms=2.5,
+    attrs={"a": [1]},
+)
+SCORE = ScoreRow(
+    cell_id="c",
+    cell_attempt=1,
+    methodology="cab-0.1",
+    axis="tokens",
+    unscored="no usage",
+    detail={"total_tokens": None},
+    scorer_version="1",
+    scored_at=1,
+)
+
+
+@pytest.mark.parametrize("record", [CELL, CALL, SPAN, SCORE, make_blob(b"\x00\xff")], ids=lambda r: type(r).__name__)
+def test_a_row_comes_back_as_it_was_written(tmp_path: Path, record: Record) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        log.append(record)
+    with Log.read(tmp_path / "a.db") as log:
+        assert list(log.rows(type(record))) == [record]
+
+
+def test_a_new_log_has_every_table_and_says_its_version(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        names = {row[0] for row in log.conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        assert names >= {"meta", *TABLES.values()}
+        assert log.meta("schema_version") == str(SCHEMA_VERSION)
+        assert log.conn.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_opening_a_log_again_keeps_what_is_in_it(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        salt = log.meta("fingerprint_salt")
+        log.append(CALL)
+    with Log.create(tmp_path / "a.db") as log:
+        assert log.meta("fingerprint_salt") == salt
+        assert list(log.rows(Call)) == [CALL]
+
+
+def test_the_durability_that_was_asked_for_is_the_one_in_force(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db", "full") as log:
+        assert log.conn.execute("PRAGMA synchronous").fetchone() == (2,)
+    with Log.create(tmp_path / "a.db", "process") as log:
+        assert log.conn.execute("PRAGMA synchronous").fetchone() == (1,)
+
+
+def test_a_missing_log_is_a_sentence_with_a_cure(tmp_path: Path) -> None:
+    with pytest.raises(CellmeterError, match="there is no log at") as caught:
+        Log.read(tmp_path / "none.db")
+    assert caught.value.hint is not None
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello, this is no database at all\n" * 40)
+    with pytest.raises(CellmeterError, match="not an SQLite file"):
+        Log.read(tmp_path / "a.txt")
+    with pytest.raises(CellmeterError, match="not an SQLite file"):
+        Log.create(tmp_path / "a.txt")
+
+
+def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE notes (t TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(CellmeterError, match="a database of something else"):
+        Log.create(path)
+    assert path.read_bytes() == before
+
+
+def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        log.conn.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
+    with pytest.raises(CellmeterError, match="newer cellmeter"):
+        Log.read(tmp_path / "a.db")
+
+
+def test_a_digest_that_is_not_there_is_a_key_error(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log, pytest.raises(KeyError):
+        log.blob("sha256:0")

@@ -1,0 +1,120 @@
+"""The log's writer: what is resolved is committed, and a failure stays with whoever caused it."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from cellmeter_proxy.log import Log, digest_of, writer_name
+from cellmeter_proxy.record import Attempt, Call, new_id, now_us
+from cellmeter_proxy.writer import LogUnwritableError, LogWriter
+
+
+def a_call(session: str = "s", writer: str | None = None) -> Call:
+    return Call(call_id=new_id(), session=session, writer=writer or writer_name(), started_at=now_us())
+
+
+async def opened(writer: LogWriter, call: Call) -> int:
+    return await writer.submit(lambda: call, Log.open_call)
+
+
+def rows_on_disk(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """What another process would find, read past every cache of ours."""
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+async def test_a_resolved_write_is_already_committed(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    call = a_call()
+    await writer.append(call)
+    assert rows_on_disk(tmp_path / "a.db", "SELECT call_id FROM calls") == [(call.call_id,)]
+    await writer.aclose()
+
+
+async def test_calls_of_a_session_are_numbered_from_one_without_gaps(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    calls = [a_call("s") for _ in range(50)] + [a_call("t")]
+    seqs = await asyncio.gather(*(opened(writer, call) for call in calls))
+    assert seqs == [*range(1, 51), 1]
+    await writer.aclose()
+
+
+async def test_closing_keeps_the_number_and_adds_the_attempts(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    call = a_call()
+    await opened(writer, call)
+    attempt = Attempt(call_id=call.call_id, n=1, started_at=now_us(), status=200)
+    done = replace(call, state="closed", status=200, outcome="ok")
+    await writer.submit(lambda: done, lambda log, row: log.close_call(row, [attempt]))
+    await writer.aclose()
+    with Log.read(tmp_path / "a.db") as log:
+        assert list(log.rows(Call)) == [replace(done, seq=1)]
+        assert list(log.rows(Attempt)) == [attempt]
+
+
+async def test_one_bad_write_does_not_take_its_neighbours_along(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    good, twin = a_call(), a_call()
+    await writer.append(twin)
+
+    def bad(log: Log, _: None) -> None:
+        log.append(twin)
+
+    results = await asyncio.gather(
+        writer.append(good), writer.submit(lambda: None, bad), writer.append(a_call()), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [type(None), LogUnwritableError, type(None)]
+    assert rows_on_disk(tmp_path / "a.db", "SELECT count(*) FROM calls") == [(3,)]
+    await writer.aclose()
+
+
+async def test_a_log_that_lost_its_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    await writer.append(a_call())
+    path.rename(tmp_path / "moved.db")
+    with pytest.raises(LogUnwritableError, match="cannot be written"):
+        await writer.append(a_call())
+    (tmp_path / "moved.db").rename(path)
+    await writer.append(a_call())
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(2,)]
+    await writer.aclose()
+
+
+async def test_content_is_stored_once_under_its_digest(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    assert await writer.store(b"hello") == await writer.store(b"hello") == digest_of(b"hello")
+    assert await writer.read(lambda log: log.blob(digest_of(b"hello"))) == b"hello"
+    assert rows_on_disk(tmp_path / "a.db", "SELECT count(*) FROM blobs") == [(1,)]
+    await writer.aclose()
+
+
+async def test_what_a_dead_process_left_open_is_interrupted_and_what_a_live_one_holds_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    host, pid, _ = writer_name().rsplit("/", 2)
+    with Log.create(path) as log:
+        log.open_call(a_call(writer=f"{host}/{pid}/1"))
+        log.open_call(a_call())
+        log.open_call(a_call(writer=f"elsewhere-{host}/1/1"))
+    writer = await LogWriter.open(path)
+    assert writer.interrupted == 1
+    assert rows_on_disk(path, "SELECT seq, state, outcome FROM calls ORDER BY seq") == [
+        (1, "interrupted", "interrupted"),
+        (2, "open", None),
+        (3, "open", None),
+    ]
+    await writer.aclose()
+
+
+async def test_writing_after_the_end_is_refused(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    await writer.aclose()
+    await writer.aclose()
+    with pytest.raises(LogUnwritableError, match="is closed"):
+        await writer.append(a_call())

@@ -1,0 +1,58 @@
+import pytest
+
+from cellmeter_proxy.record import Call
+from cellmeter_scoring.attention import findings_of
+from cellmeter_scoring.finding import Finding
+from cellmeter_scoring.testing import make_attempt, make_call, make_failed_call
+
+
+def kinds(*calls: Call) -> list[tuple[str, list[str]]]:
+    return [(finding.kind, finding.ids) for finding in findings_of(calls, {})]
+
+
+def test_calls_that_went_well_have_nothing_to_say() -> None:
+    assert kinds(make_call("a", 1), make_call("b", 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (make_call("a", usage_source="estimated"), "estimate"),
+        (make_call("a", usage_source="partial"), "partial usage"),
+        (make_call("a", prompt_tokens=None, usage_source="none"), "no usage"),
+        (make_call("a", dialect="unknown"), "unread"),
+        (make_failed_call("a", 1, 429), "throttled"),
+        (make_failed_call("a", 1, 500), "http error"),
+        (make_failed_call("a", 1, 401, outcome="rejected"), "rejected"),
+        (make_failed_call("a", 1, None), "unreachable"),
+        (make_call("a", outcome="timeout"), "timeout"),
+        (make_call("a", outcome="stream_error"), "stream cut"),
+        (make_call("a", outcome="client_gone"), "client gone"),
+        (make_call("a", outcome="interrupted", state="interrupted"), "interrupted"),
+        (make_call("a", outcome=None, state="open"), "open"),
+        (make_call("a", finish_reason="length"), "length limit"),
+        (make_call("a", retry_number=1), "agent retry"),
+    ],
+)
+def test_each_kind_is_found_alone(call: Call, kind: str) -> None:
+    assert kinds(call) == [(kind, ["a"])]
+
+
+def test_the_same_request_again_is_a_retry_after_a_failure_and_a_repetition_after_an_answer() -> None:
+    same = "c1:sha256:same"
+    failed = make_failed_call("a", 1, 500, request_hash=same)
+    retried = make_call("b", 3, request_hash=same)
+    repeated = make_call("c", 5, request_hash=same)
+    elsewhere = make_call("d", 7, request_hash=same, session="other")
+    assert kinds(failed, retried, repeated, elsewhere) == [
+        ("http error", ["a"]),
+        ("agent retry", ["b"]),
+        ("repeated request", ["c"]),
+    ]
+
+
+def test_a_call_of_several_tries_is_named_with_its_count() -> None:
+    attempts = {"a": [make_attempt("a", 1, 1, 429), make_attempt("a", 2, 2, 200)]}
+    assert findings_of([make_call("a")], attempts) == [
+        Finding(kind="proxy retry", message="1 call: answered after more than one try upstream", ids=["a"])
+    ]

@@ -1,0 +1,102 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellmeter_scoring.intervals import pass_at_k, pass_hat_k, sign_flip, t_interval, t_quantile, wilson
+
+
+@pytest.mark.parametrize(
+    ("passed", "runs", "low", "high"),
+    [(0, 3, 0, 0.561), (1, 3, 0.061, 0.792), (2, 3, 0.208, 0.939), (3, 3, 0.439, 1), (5, 5, 0.566, 1)],
+)
+def test_wilson_gives_the_known_intervals_of_few_runs(passed: int, runs: int, low: float, high: float) -> None:
+    interval = wilson(passed, runs, "this task")
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-4)
+    assert interval.estimand == "this task"
+
+
+@pytest.mark.parametrize(("passed", "runs"), [(0, 0), (4, 3), (-1, 3)])
+def test_wilson_refuses_what_is_no_proportion(passed: int, runs: int) -> None:
+    with pytest.raises(ValueError, match="no proportion"):
+        wilson(passed, runs, "")
+
+
+@pytest.mark.parametrize(
+    ("probability", "degrees", "quantile"),
+    [
+        # Abramowitz and Stegun, table 26.10.
+        (0.975, 1, 12.706),
+        (0.975, 2, 4.303),
+        (0.975, 3, 3.182),
+        (0.975, 4, 2.776),
+        (0.975, 9, 2.262),
+        (0.975, 19, 2.093),
+        (0.975, 30, 2.042),
+        (0.95, 5, 2.015),
+        (0.995, 10, 3.169),
+        (0.5, 7, 0.0),
+    ],
+)
+def test_student_quantiles_are_those_of_the_tables(probability: float, degrees: int, quantile: float) -> None:
+    assert t_quantile(probability, degrees) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_student_quantiles_approach_the_normal_one() -> None:
+    assert t_quantile(0.975, 100_000) == pytest.approx(1.959964 * (1 + (1.959964**2 + 1) / 400_000), abs=1e-7)
+
+
+@pytest.mark.parametrize(("probability", "degrees"), [(0.4, 3), (1.0, 3), (0.975, 0)])
+def test_student_refuses_what_has_no_quantile(probability: float, degrees: int) -> None:
+    with pytest.raises(ValueError, match="no Student quantile"):
+        t_quantile(probability, degrees)
+
+
+def test_the_t_interval_is_the_textbook_one() -> None:
+    interval = t_interval([0.0, 0.5, 1.0], "tasks like these")
+    half = 4.302653 * 0.5 / math.sqrt(3)
+    assert (interval.low, interval.high) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_one_value_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        t_interval([1.0], "")
+
+
+def test_pass_at_k_and_pass_hat_k_on_one_of_three() -> None:
+    assert [pass_at_k(3, 1, k) for k in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [pass_hat_k(3, 2, k) for k in (1, 2, 3)] == pytest.approx([2 / 3, 1 / 3, 0])
+
+
+@pytest.mark.parametrize(("runs", "passed", "k"), [(3, 1, 0), (3, 1, 4), (3, 4, 1)])
+def test_more_runs_than_there_are_is_refused(runs: int, passed: int, k: int) -> None:
+    with pytest.raises(ValueError, match="no estimate"):
+        pass_at_k(runs, passed, k)
+    with pytest.raises(ValueError, match="no estimate"):
+        pass_hat_k(runs, passed, k)
+
+
+def test_the_sign_flip_of_five_equal_gains_is_two_patterns_of_thirty_two() -> None:
+    assert sign_flip([1.0, 1.0, 1.0, 1.0, 1.0]) == 2 / 32
+
+
+def test_ties_and_nothing_at_all_prove_nothing() -> None:
+    assert sign_flip([0.0, 0.0]) == 1
+    assert sign_flip([]) == 1
+    assert sign_flip([1.0, 0.0, -1.0]) == 1
+
+
+def test_many_differences_are_sampled_with_a_seed() -> None:
+    gains = [0.1] * 18 + [-0.1] * 2
+    assert sign_flip(gains) == sign_flip(gains)
+    # Two tails of the binomial: at most two of twenty signs one way.
+    assert sign_flip(gains, seed=7) == pytest.approx(2 * (1 + 20 + 190) / 2**20, abs=5e-4)
+
+
+@given(st.integers(1, 60), st.data())
+def test_an_interval_holds_its_own_estimate(runs: int, data: st.DataObject) -> None:
+    passed = data.draw(st.integers(0, runs))
+    interval = wilson(passed, runs, "")
+    assert 0 <= interval.low <= passed / runs <= interval.high <= 1
+    assert 0 <= pass_hat_k(runs, passed, runs) <= passed / runs <= pass_at_k(runs, passed, runs) <= 1

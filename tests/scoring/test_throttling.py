@@ -1,0 +1,33 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellmeter_proxy.record import Phase
+from cellmeter_scoring.testing import START, at, make_attempt, make_call, make_cell, make_failed_call
+from cellmeter_scoring.throttling import Interval, run_of, throttled_us, union_us
+
+
+def test_overlapping_and_touching_intervals_are_counted_once() -> None:
+    assert union_us([(0, 10), (5, 15), (15, 20), (30, 31), (40, 35)]) == 21
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=8))
+def test_a_union_is_the_number_of_covered_moments(intervals: list[Interval]) -> None:
+    assert union_us(intervals) == len({moment for start, end in intervals for moment in range(start, end)})
+
+
+def test_waiting_outside_the_agents_run_does_not_count() -> None:
+    run = Phase(name="run", started_at=at(2), ended_at=at(10))
+    attempts = [make_attempt("a", 2, 4, 200, waited_ms=3000.0)]
+    assert throttled_us(make_cell(phases=[run]), [make_call("a")], attempts) == 2_000_000
+
+
+def test_only_an_agent_that_ran_into_its_timeout_slept_after_its_last_refusal() -> None:
+    refused = [make_failed_call("a", 5, 429)]
+    assert throttled_us(make_cell(timed_out=True), refused, []) == 15_000_000
+    assert throttled_us(make_cell(), refused, []) == 1_000_000
+
+
+def test_a_run_without_an_end_has_no_interval() -> None:
+    assert run_of(make_cell(ended_at=None)) is None
+    assert run_of(make_cell()) == (START, at(20))
+    assert throttled_us(make_cell(ended_at=None), [make_failed_call("a", 5, 429)], []) == 0
