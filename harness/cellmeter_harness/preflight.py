@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from cellmeter_harness.agent import Agent, expand, resolve_programs
@@ -28,11 +29,15 @@ async def check_programs(agents: Iterable[Agent], tasks: Iterable[Task], sandbox
     """
     for task in tasks:
         required_programs(task)
-    return {agent.name: await _version(agent, sandbox) for agent in agents if agent.version_command}
+    programs = {agent.name: (agent, resolve_programs(agent)) for agent in agents}
+    return {
+        name: await _version(agent, found, sandbox)
+        for name, (agent, found) in programs.items()
+        if agent.version_command
+    }
 
 
-async def _version(agent: Agent, sandbox: Sandbox) -> str:
-    programs = resolve_programs(agent)
+async def _version(agent: Agent, programs: dict[str, Path], sandbox: Sandbox) -> str:
     scratch = Scratch.create(f"{agent.name}-version")
     try:
         scratch.workspace.mkdir()

@@ -1,9 +1,15 @@
-"""A recorder without a proxy, for tests of what runs through one: a real log file, and keys that are counted."""
+"""What tests of cells and sweeps need: a recorder without a proxy, and the smallest task and agent.
 
+Nothing here pretends: the log is a real file, the task is graded by running its grader, the agent is a program.
+"""
+
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from cellmeter_harness.agent import Agent, load_agent
+from cellmeter_harness.task import Task, load_task
 from cellmeter_proxy.log import Log, make_blob
 from cellmeter_proxy.record import Record
 
@@ -54,3 +60,48 @@ class LogRecorder:
 
     def close(self) -> None:
         self.log.close()
+
+
+TASK_TOML: Final = """
+id = "tiny/{name}"
+version = "v0.1"
+category = "tiny"
+language = "text"
+description = "Write fixed into the file named state"
+timeout_s = 20
+expected_changes = ["state"]
+requires = {requires}
+[grader]
+command = {grader}
+timeout_s = 20
+require_stdout = ["state is fixed"]
+"""
+
+
+def tiny_task(directory: Path, *, grader: str = '["sh", "tests/grade.sh"]', requires: str = '["sh"]') -> Task:
+    """The smallest task with every part, written into a directory: a file to change, and a shell script that looks."""
+    for part in ("workdir/tests", "tests/tests", "solution"):
+        (directory / part).mkdir(parents=True)
+    toml = TASK_TOML.format(name=directory.name, grader=grader, requires=requires)
+    files = {
+        "task.toml": toml,
+        "workdir/README.md": "The file named state says broken. Make it say fixed.\n",
+        "workdir/state": "broken\n",
+        "workdir/tests/grade.sh": _GRADER,
+        "tests/tests/grade.sh": _GRADER,
+        "solution/state": "fixed\n",
+    }
+    for name, content in files.items():
+        (directory / name).write_text(content)
+    return load_task(directory)
+
+
+_GRADER: Final = "[ -e tests/hook ] && . tests/hook\ngrep -qx fixed state && echo state is fixed\n"
+
+
+def tiny_agent(path: Path, script: str, more: str = "") -> Agent:
+    """An agent that is a shell script, written as a manifest; the script finds its prompt in ``$1``."""
+    words = json.dumps(["sh", "-c", script, "tiny", "{prompt}"])
+    head = f'name = "{path.stem}"\nversion = "1.0"\ndescription = "A shell script"\nkind = "command"\n'
+    path.write_text(f"{head}command = {words}\n{more}\n")
+    return load_agent(path)
