@@ -1,6 +1,6 @@
 """One cell from its first row to its last: phases, spans, artifacts, and every way in which it can go wrong."""
 
-# ruff: noqa: ASYNC110, ASYNC240 - what other processes do is seen through files
+
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
 """A sweep is run to its end, resumed from its log, and never mixed with cells run under other conditions."""
 
-# ruff: noqa: ASYNC110, ASYNC240 - what other processes do is seen through files
+
 
 import asyncio
 import json
