@@ -79,6 +79,8 @@ class TerminalHold:
         if self.ended:
             self.held += chunk
             return b""
+        if not chunk:
+            return b""
         if self._is_harmless(chunk):
             self._passed = self._named = self._first = self._after_cr = False
             return chunk
@@ -173,9 +175,11 @@ class TerminalHold:
         if self._passed or not tail:
             return tail
         self._line += tail
-        if self._kept or self._may_be_terminal(bytes(self._line[:_LONGEST_NAME])):
+        beginning = bytes(self._line[:_LONGEST_NAME])
+        if self._kept or self._may_be_terminal(beginning):
             return b""
         self._passed = True
+        self._named = self._named or beginning.removeprefix(BOM).startswith(b"event:")
         line = bytes(self._line)
         self._line.clear()
         return line
@@ -236,7 +240,7 @@ def _has_no_usage_frame(chunk: bytes) -> bool:
     if b'"usage"' not in chunk:
         return True
     is_one_frame = chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk
-    return is_one_frame and _FULL_CHOICES.search(chunk) is not None
+    return is_one_frame and (b'"choices":[{' in chunk or b'"choices": [{' in chunk)
 
 
 def is_usage_frame(frame: bytes) -> bool:
