@@ -49,10 +49,11 @@ _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
 
 
 class Prepared(NamedTuple):
-    """A row, the content it refers to, and the chain over its messages, oldest first."""
+    """A row, the content it refers to, its attempts, and the chain over its messages, oldest first."""
 
     call: Call
     blobs: list[BlobRow]
+    attempts: Sequence[Attempt] = ()
     prefix: Sequence[str] = ()
 
 
@@ -94,10 +95,8 @@ def close_call(
         redactor: knows the secrets of the call.
 
     """
-    kept = [printable(attempt, redactor) for attempt in attempts]
-    return writer.submit(
-        lambda: prepare_close(call, answer, redactor), lambda log, prepared: _write_close(log, prepared, kept)
-    )
+    kept = tuple(attempts)
+    return writer.submit(lambda: prepare_close(call, answer, redactor, kept), _write_close)
 
 
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
@@ -119,13 +118,14 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
         request_blob=blob.digest,
         redactions=masked,
     )
-    return Prepared(printable(row, redactor), [blob], facts.prefix)
+    return Prepared(printable(row, redactor), [blob], prefix=facts.prefix)
 
 
-def prepare_close(call: Call, answer: Answer | None, redactor: Redactor) -> Prepared:
+def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempts: Sequence[Attempt] = ()) -> Prepared:
     """Derive from an answer's bytes what its row says of them."""
+    kept = [printable(attempt, redactor) for attempt in attempts]
     if answer is None:
-        return Prepared(printable(call, redactor), [])
+        return Prepared(printable(call, redactor), [], kept)
     watcher = answer.watcher
     row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
     stored, masked = _redacted(watcher, call.dialect, redactor)
@@ -141,7 +141,7 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor) -> Prep
         timeline_blob=None if timeline is None else timeline.digest,
         redactions=(call.redactions or 0) + masked,
     )
-    return Prepared(printable(row, redactor), blobs)
+    return Prepared(printable(row, redactor), blobs, kept)
 
 
 def printable(record: R, redactor: Redactor) -> R:
@@ -169,10 +169,10 @@ def _write_open(log: Log, prepared: Prepared) -> Call:
     return replace(call, seq=log.open_call(call))
 
 
-def _write_close(log: Log, prepared: Prepared, attempts: Sequence[Attempt]) -> Call:
+def _write_close(log: Log, prepared: Prepared) -> Call:
     for blob in prepared.blobs:
         log.put_blob(blob)
-    log.close_call(prepared.call, attempts)
+    log.close_call(prepared.call, prepared.attempts)
     return prepared.call
 
 
