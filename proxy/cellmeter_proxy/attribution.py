@@ -61,8 +61,6 @@ class Refusal:
     path: str
     key: str | None
     reason: str
-    status: int = 401
-    code: str = "invalid_api_key"
     cell: None = None
 
 
@@ -95,12 +93,10 @@ def admit(
     cells_only: bool,
     upstream: Upstream,
     salt: str,
-    method: str = "POST",
 ) -> Admission | Refusal:
     """Decide whose call a request is.
 
     Args:
-        method: of the request.
         path: the raw path, with the session prefix if there is one.
         headers: case-insensitive.
         keys: the virtual keys in force.
@@ -113,9 +109,6 @@ def admit(
     key = presented_key(headers)
     cell = keys.find(key) if key else None
     session = cell.session if cell else _session(named, key, salt)
-    if method == "CONNECT" or not path.startswith("/"):
-        reason = "it takes the paths of its provider only: it is no forward proxy"
-        return Refusal(session, path, key, reason, 400, "unsupported_request")
     if cell is not None:
         return Admission(session, path, cell, key, upstream.key)
     if cells_only or (key is not None and key.startswith(PREFIX)):

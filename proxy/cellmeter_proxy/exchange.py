@@ -53,10 +53,15 @@ class Upload:
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
-    async def receive(self, request: web.Request) -> None:
-        """Read the whole body, or as much of it as comes."""
+    async def receive(self, request: web.Request, silence_s: float) -> None:
+        """Read the whole body, or as much of it as comes.
+
+        aiohttp does not tell the reader of a body that went on with something that is no HTTP: silence does.
+        """
         try:
-            async for chunk in request.content.iter_any():
-                self.chunks.append(chunk)
-        except (ConnectionError, web.RequestPayloadError) as error:
+            async with asyncio.timeout(silence_s) as patience:
+                async for chunk in request.content.iter_any():
+                    self.chunks.append(chunk)
+                    patience.reschedule(asyncio.get_running_loop().time() + silence_s)
+        except (TimeoutError, ConnectionError, web.RequestPayloadError) as error:
             self.trouble = error

@@ -7,11 +7,13 @@ client's connection, for otherwise half an answer would pass for a whole one.
 
 import asyncio
 import dataclasses
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers
@@ -121,8 +123,14 @@ class Passage:
 
 def break_off(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """End the client's connection without ending its answer, so that nobody takes half an answer for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()
+    transport = request.transport
+    if transport is None:
+        return response
+    if request.version < HttpVersion11:
+        # The end of such a connection is the end of the answer, unless it is a reset (SO_LINGER of socket(7)).
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
     return response
 
 

@@ -50,7 +50,8 @@ class RelayConfig:
     ``connect_s`` bounds the connection to the provider, ``silence_s`` the time without a byte from it
     (agents wait for many minutes, so it is long), ``drain_s`` and ``drain_bytes`` how much of an answer
     is still read for the record when the client has gone. ``ask_usage``: streams of chat completions
-    that do not ask for usage are made to, and the chunk that this brings is taken out again.
+    that do not ask for usage are made to, and the chunk that this brings is taken out again. ``upload_s``
+    bounds the time without a byte of a request whose head has come.
     """
 
     upstream: Upstream
@@ -60,6 +61,7 @@ class RelayConfig:
     ask_usage: bool = True
     connect_s: float = 30.0
     silence_s: float = 3600.0
+    upload_s: float = 120.0
     drain_s: float = 120.0
     drain_bytes: int = 64 * 1024 * 1024
 
@@ -86,7 +88,7 @@ class Relay:
         upload = Upload()
         self.open_calls += 1
         try:
-            await upload.receive(request)
+            await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
             await self._interrupt(self._begin(request, upload, self._admit(request), started_at))
             raise
@@ -104,7 +106,6 @@ class Relay:
             cells_only=self._config.cells_only,
             upstream=self._config.upstream,
             salt=self._config.salt,
-            method=request.method,
         )
 
     def _begin(self, request: web.Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
@@ -189,11 +190,14 @@ class Relay:
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.Response:
         await exchange.opened()
-        return await self._reply(exchange, refusal.status, "rejected", refusal.reason, refusal.code)
+        return await self._reply(exchange, 401, "rejected", refusal.reason, "invalid_api_key")
 
     async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.Response:
         """The head of a request has come, and its body not whole: there is nothing to send on."""
         await exchange.opened()
+        if isinstance(trouble, TimeoutError):
+            reason = f"nothing more of the request came for {self._config.upload_s:g} s"
+            return await self._reply(exchange, 408, "rejected", reason, "upload_timeout")
         if not isinstance(trouble, ConnectionError):
             reason = f"the body of the request is not valid HTTP: {trouble}"
             return await self._reply(exchange, 400, "rejected", reason, "malformed_request")

@@ -27,6 +27,8 @@ from cellmeter_proxy.writer import LogWriter
 
 # Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
 _HEADER_LIMIT: Final = 64 * 1024
+# Only a request whose upload failed is left unread, and its client gets this long to read why (aiohttp's default: 10).
+_LINGER_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class ProxyConfig:
 
     ``cells_only`` admits virtual keys alone, as a sweep does. ``socket_path`` is a second address, for
     sandboxes that have no network. ``drain_s`` bounds both the reading on for a client that has gone and
-    the wait for calls in flight when the proxy stops. ``ask_usage``: see ``RelayConfig``.
+    the wait for calls in flight when the proxy stops. For the
+    rest see ``RelayConfig``.
     """
 
     upstream: str
@@ -49,6 +52,7 @@ class ProxyConfig:
     socket_path: Path | None = None
     connect_s: float = 30.0
     silence_s: float = 3600.0
+    upload_s: float = 120.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
 
@@ -62,6 +66,8 @@ class Running:
     keys: KeyRing
     writer: LogWriter
     socket_path: Path | None
+    open_calls: Callable[[], int]
+    """How many calls are being relayed now."""
 
 
 @asynccontextmanager
@@ -88,6 +94,7 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
                 ask_usage=config.ask_usage,
                 connect_s=config.connect_s,
                 silence_s=config.silence_s,
+                upload_s=config.upload_s,
                 drain_s=config.drain_s,
             ),
             writer,
@@ -100,13 +107,14 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
             logger=_http_logger(),
             auto_decompress=False,
             shutdown_timeout=config.shutdown_s,
+            lingering_time=_LINGER_S,
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
-        yield Running(url, keys, writer, config.socket_path)
+        yield Running(url, keys, writer, config.socket_path, lambda: relay.open_calls)
 
 
 def make_app(relay: Relay, writer: LogWriter) -> web.Application:

@@ -4,7 +4,9 @@ They use sockets on 127.0.0.1 and nothing else, so that what a test shows is wha
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -78,13 +80,20 @@ class LiteralProvider:
                 writer.write(step)
                 await writer.drain()
             elif step is reset:
-                writer.transport.abort()
+                reset_connection(writer.transport)
                 raise ConnectionResetError
             elif step is close:
                 writer.close()
                 raise ConnectionResetError
             else:
                 await step()
+
+
+def reset_connection(transport: asyncio.BaseTransport) -> None:
+    """Break a TCP connection off, so that the other side is told (RST) rather than left with an end (socket(7))."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.close()
 
 
 async def reset() -> None:

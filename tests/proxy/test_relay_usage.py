@@ -11,7 +11,16 @@ import pytest
 from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.server import Running
-from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralClient, LiteralProvider, chunk, close, json_answer
+from cellmeter_proxy.testing import (
+    EVENT_STREAM,
+    LAST_CHUNK,
+    LiteralClient,
+    LiteralProvider,
+    Step,
+    chunk,
+    close,
+    json_answer,
+)
 
 Recorder = Callable[..., AbstractAsyncContextManager[Running]]
 PATH = "/v1/chat/completions"
@@ -178,7 +187,7 @@ async def test_an_error_that_breaks_off_while_it_is_looked_at_breaks_the_client_
 
 async def test_frames_still_arrive_one_by_one_and_usage_waits_for_none_of_them(recorder: Recorder) -> None:
     gate = asyncio.Event()
-    script = [EVENT_STREAM, chunk(TOKEN), gate.wait, chunk(STOP + USAGE + DONE), LAST_CHUNK]
+    script: list[Step] = [EVENT_STREAM, chunk(TOKEN), gate.wait, chunk(STOP + USAGE + DONE), LAST_CHUNK]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, BODY)
