@@ -17,15 +17,15 @@ class WholeBody(Payload):
     """Bytes, written as they are, unless the other side has hung up already.
 
     aiohttp's own class for bytes warns above 1 MiB, which agents pass every day, and names a content type.
-    aiohttp holds the head back until the first bytes of the body, so that ``unsent`` tells of the whole request.
+    aiohttp holds the head back until the first bytes of the body, so that ``begun`` tells of the whole request.
     """
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
         self._size = len(body)
         self._body = body
-        self.unsent = False
-        """The connection was found closed, and nothing of the request was written to it."""
+        self.begun = False
+        """Something of the request may have left this process."""
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._body.decode(encoding, errors)
@@ -38,8 +38,8 @@ class WholeBody(Payload):
 
         """
         if _has_hung_up(writer):
-            self.unsent = True
             raise PeerHungUpError
+        self.begun = True
         await writer.write(self._body)
 
 

@@ -137,7 +137,7 @@ class Sender:
                 allow_redirects=False,
             )
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            unsent = body is not None and body.unsent
+            unsent = body is not None and not body.begun and _is_of_an_open_connection(error)
             broken = no_answer(error, self._upstream, self._limits)
             reason = _STALE if unsent else broken.reason
             attempts.append(replace(attempt, latency_ms=_ms_since(began), error=reason))
@@ -160,6 +160,12 @@ def _answered(attempt: Attempt, response: aiohttp.ClientResponse, latency_ms: fl
         request_id=request_id(response.headers),
         latency_ms=latency_ms,
     )
+
+
+def _is_of_an_open_connection(error: Exception) -> bool:
+    """Whether there was a connection, and it was lost."""
+    failed = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
+    return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, failed)
 
 
 async def _peek(response: aiohttp.ClientResponse) -> bytes:

@@ -47,6 +47,7 @@ class LiteralProvider:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._met = asyncio.Event()  # somebody has connected
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024, ssl=self._tls)
@@ -62,8 +63,16 @@ class LiteralProvider:
         for writer in self._writers:
             writer.transport.abort()
 
+    async def hang_up(self) -> None:
+        """Close every connection in order, at least one, and return when its end is with the other side."""
+        await self._met.wait()
+        for writer in list(self._writers):
+            writer.close()
+            await writer.wait_closed()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._met.set()
         try:
             while (request := await read_message(reader)) is not None:
                 self.received.append(request)
