@@ -28,6 +28,8 @@ class Exchange:
     client_gone_at: int | None = None
     response: web.StreamResponse | None = None
     """The answer to the client, once its head has been released."""
+    early: web.StreamResponse | None = None
+    """The answer to the client, where its head was released before the provider had answered."""
     closed: bool = False
     """The row is closed and committed."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cellmeter_harness.cli.aio import run_async
+from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
@@ -35,11 +36,28 @@ from cellmeter_proxy.server import ProxyConfig, serve
     show_default=True,
     help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
 )
-def proxy(upstream: str, log: Path, listen: str, durability: Durability, *, ask_usage: bool) -> None:
+@click.option(
+    "--on-429",
+    "on_429",
+    type=click.Choice(["observe", "absorb", "pace"]),
+    default="observe",
+    show_default=True,
+    help="What becomes of a provider's 429s and failures: passed on, waited out for at most ten minutes a call, or "
+    "also avoided by holding calls back.",
+)
+def proxy(upstream: str, log: Path, listen: str, durability: Durability, *, ask_usage: bool, on_429: On429) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     host, port = parse_listen(listen)
-    config = ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability, ask_usage=ask_usage)
+    config = ProxyConfig(
+        upstream=upstream,
+        log=log,
+        host=host,
+        port=port,
+        durability=durability,
+        ask_usage=ask_usage,
+        on_429=on_429,
+    )
     run_async(_serve(config))
 
 
