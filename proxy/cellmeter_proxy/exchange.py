@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -30,6 +31,10 @@ class Exchange:
     """The answer to the client, once its head has been released."""
     early: web.StreamResponse | None = None
     """The answer to the client, where its head was released before the provider had answered."""
+    queue_ms: float | None = None
+    """How long the call was held back before its first try."""
+    ends: ExitStack = field(default_factory=ExitStack)
+    """What ends with the call."""
     closed: bool = False
     """The row is closed and committed."""
 

@@ -14,11 +14,69 @@ from typing import Final
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience, Trial, is_passing, may_repeat, wait_s
+from cellmeter_proxy.attribution import presented_key
 from cellmeter_proxy.exchange import Exchange
+from cellmeter_proxy.lanes import Lane, Lanes, Slot
+from cellmeter_proxy.ratelimit import read_limits, retry_after_ms
+from cellmeter_proxy.record import now_us
 from cellmeter_proxy.sending import Incoming, NoAnswerError, Outgoing, Sender, peek
-from cellmeter_proxy.waiting import kept_alive, pause
+from cellmeter_proxy.waiting import hold, kept_alive, pause
 
 _CHANCE: Final = random.SystemRandom()
+_TOO_MANY: Final = 429
+_PACED: Final = frozenset({"chat.completions", "completions", "embeddings", "responses", "messages"})
+_BYTES_PER_TOKEN: Final = 4
+"""Only to hold calls back by: what counts is what the provider says is left."""
+
+
+class _Effort:
+    """One call that is being tried: its client while it waits, and its place in the queue."""
+
+    def __init__(
+        self, exchange: Exchange, outgoing: Outgoing, lane: Lane | None, patience: Patience, stack: AsyncExitStack
+    ) -> None:
+        self.exchange = exchange
+        self.outgoing = outgoing
+        self.tries = 0
+        self.waited_ms: float | None = None
+        """How long the proxy waited before the try that is under way; None for the first."""
+        self._lane = lane
+        self._patience = patience
+        self._stack = stack
+        self._kept = False
+
+    async def enter(self, wait_s: float | None) -> Slot | None:
+        """Wait until the next try may be made; the slot that it has in the queue's place, where there is a queue."""
+        since = time.monotonic()
+        if wait_s is not None:
+            await self._keep()
+            await pause(self.exchange, wait_s)
+        slot = None if self._lane is None else await self._queue(self._lane)
+        waited_ms = (time.monotonic() - since) * 1000
+        if self.tries:
+            self.waited_ms = waited_ms
+        elif self._lane is not None:
+            self.exchange.queue_ms = waited_ms
+        self.tries += 1
+        return slot
+
+    async def _queue(self, lane: Lane) -> Slot | None:
+        waiter = lane.queue(len(self.exchange.body) // _BYTES_PER_TOKEN, again=self.tries > 0)
+        self.exchange.ends.callback(lane.abandon, waiter)
+        if not waiter.turn.done():
+            await self._keep()
+            await hold(self.exchange, waiter.turn, self._patience.budget_s)
+        if waiter.slot is None:
+            # A queue that does not move within the budget is the provider's to explain.
+            lane.abandon(waiter)
+        return waiter.slot
+
+    async def _keep(self) -> None:
+        """Keep the client alive from now on. Its answer may then have to follow a head that names no coding."""
+        if not self._kept:
+            self._kept = True
+            await self._stack.enter_async_context(kept_alive(self.exchange, self._patience))
+            self.outgoing = dataclasses.replace(self.outgoing, identity=True)
 
 
 class Persistence:
@@ -26,7 +84,7 @@ class Persistence:
 
     Args:
         sender: makes the tries.
-        mode: ``observe`` tries once.
+        mode: ``observe`` tries once, ``pace`` has calls queue.
         patience: with what may pass.
         draw: gives numbers from 0 up to 1 by chance, for the waits.
 
@@ -39,6 +97,7 @@ class Persistence:
         self._mode = mode
         self._patience = patience
         self._draw = draw
+        self._lanes = Lanes()
 
     async def send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
         """The answer that is to be passed on.
@@ -48,40 +107,42 @@ class Persistence:
             ClientGoneError: the client has left while the call waited.
 
         """
-        if self._mode == "observe" or not may_repeat(exchange.call.method, exchange.call.dialect):
-            return await self._sender.send(outgoing, exchange.call.call_id, exchange.attempts)
+        call = exchange.call
+        if self._mode == "observe" or not may_repeat(call.method, call.dialect):
+            return await self._sender.send(outgoing, call.call_id, exchange.attempts)
+        lane = None
+        if self._mode == "pace" and call.dialect in _PACED:
+            lane = self._lanes.of(outgoing.key or presented_key(exchange.request.headers))
         async with AsyncExitStack() as stack:
-            return await self._persist(exchange, outgoing, stack)
+            return await self._persist(_Effort(exchange, outgoing, lane, self._patience, stack))
 
-    async def _persist(self, exchange: Exchange, outgoing: Outgoing, stack: AsyncExitStack) -> Incoming:
-        began = time.monotonic()
-        tries, waited_ms = 1, None
+    async def _persist(self, effort: "_Effort") -> Incoming:
+        """Try until an answer is to be passed on."""
+        began, wait = time.monotonic(), None
         while True:
-            result = await self._try(exchange, outgoing, waited_ms)
-            wait = self._wait_after(exchange, result, tries, time.monotonic() - began)
+            slot = await effort.enter(wait)
+            result = await self._try(effort)
+            wait = self._wait_after(effort.exchange, result, effort.tries, time.monotonic() - began)
+            if slot is not None and isinstance(result, Incoming):
+                _tell(slot, result, wait)
             if wait is None:
                 return _passed(result)
+            if slot is not None:
+                slot.leave()
             _dismiss(result)
-            if tries == 1:
-                await stack.enter_async_context(kept_alive(exchange, self._patience))
-                # From now on an answer may have to follow a head that names no coding.
-                outgoing = dataclasses.replace(outgoing, identity=True)
-            since = time.monotonic()
-            await pause(exchange, wait)
-            tries, waited_ms = tries + 1, (time.monotonic() - since) * 1000
 
-    async def _try(self, exchange: Exchange, outgoing: Outgoing, waited_ms: float | None) -> Incoming | NoAnswerError:
+    async def _try(self, effort: "_Effort") -> Incoming | NoAnswerError:
         """What one try ends in, with as much of an error's body as it takes to tell whether it may pass."""
-        attempts, first = exchange.attempts, len(exchange.attempts)
+        attempts, first = effort.exchange.attempts, len(effort.exchange.attempts)
         try:
-            incoming = await self._sender.send(outgoing, exchange.call.call_id, attempts)
+            incoming = await self._sender.send(effort.outgoing, effort.exchange.call.call_id, attempts)
             if is_passing(Trial(incoming.response.status)):
                 incoming = dataclasses.replace(incoming, read=incoming.read + await peek(incoming.response))
         except NoAnswerError as error:
             return error
         finally:
-            if waited_ms is not None and len(attempts) > first:
-                attempts[first] = replace(attempts[first], waited_ms=waited_ms)
+            if effort.waited_ms is not None and len(attempts) > first:
+                attempts[first] = replace(attempts[first], waited_ms=effort.waited_ms)
         return incoming
 
     def _wait_after(
@@ -93,6 +154,15 @@ class Persistence:
         last = exchange.attempts[-1]
         trial = Trial(result.response.status, last.retry_after_ms, result.response.headers, result.read)
         return wait_s(trial, tries, left_s, self._draw(), self._patience)
+
+
+def _tell(slot: Slot, result: Incoming, wait_s: float | None) -> None:
+    """Let the queue know what the provider said."""
+    limits = read_limits(result.response.headers, now_us())
+    if result.response.status == _TOO_MANY:
+        slot.refused(limits, wait_s or (retry_after_ms(result.response.headers, now_us()) or 0.0) / 1000)
+    else:
+        slot.answered(limits)
 
 
 def _passed(result: Incoming | NoAnswerError) -> Incoming:

@@ -161,7 +161,8 @@ class Relay:
                 return await self._reject_upload(exchange, upload.trouble)
             if isinstance(admission, Refusal):
                 return await self._refuse(exchange, admission)
-            return await self._relay(exchange, admission)
+            with exchange.ends:
+                return await self._relay(exchange, admission)
         except LogUnwritableError as error:
             return self._unrecordable(exchange, error)
         except asyncio.CancelledError:
@@ -272,6 +273,7 @@ class Relay:
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
+        row = replace(row, queue_ms=exchange.queue_ms)
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
         exchange.closed = True
 
