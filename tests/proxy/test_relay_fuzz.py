@@ -228,7 +228,7 @@ async def test_whatever_a_client_sends(
             await closed(proxy)
             await good_call(proxy)
         assert_every_row_is_closed(log_path, caplog)
-        assert len(provider.received) > CASES / 3
+        assert len(provider.received) > CASES / 5
 
 
 @pytest.mark.parametrize("seed", range(2))
