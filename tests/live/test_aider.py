@@ -1,6 +1,7 @@
 """The real aider on the cell of codingagentbench.com whose published token axis is zero, as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,16 +19,8 @@ from cellmeter_scoring.components import Components
 pytestmark = pytest.mark.live
 
 FindAgent = Callable[[str], Awaitable[Agent]]
-CELL = "rerun/aider/mistralai/mistral-small-4-119b-2603/mutations/rust-error-negated#run1"
-SWEEP = """
-name = "rerun"
-agents = ["aider"]
-models = ["mistralai/mistral-small-4-119b-2603"]
-tasks = ["mutations/rust-error-negated"]
-log = "rerun.db"
-[upstream]
-scripted = true
-"""
+EXAMPLE = Path(__file__).parents[2] / "examples" / "aider.toml"
+CELL = "aider/aider/mistralai/mistral-small-4-119b-2603/mutations/rust-error-negated#run1"
 STATE_FILES = [
     ".aider.chat.history.md",
     ".aider.input.history",
@@ -57,9 +50,9 @@ async def test_the_published_cell_is_run_again_with_its_model_calls(
 ) -> None:
     need("cargo")
     await find("aider")
-    (tmp_path / "sweep.toml").write_text(SWEEP)
-    cellmeter(tmp_path, "run", "sweep.toml")
-    (cell,) = json.loads(cellmeter(tmp_path, "score", "rerun.db", "--methodology", "cab-0.1", "--format", "json"))
+    shutil.copy(EXAMPLE, tmp_path)
+    cellmeter(tmp_path, "run", "aider.toml")
+    (cell,) = json.loads(cellmeter(tmp_path, "score", "aider.db", "--methodology", "cab-0.1", "--format", "json"))
     axes: dict[str, Any] = cell["axes"]
 
     assert (cell["cell_id"], cell["failure_class"]) == (CELL, "none")
@@ -70,7 +63,7 @@ async def test_the_published_cell_is_run_again_with_its_model_calls(
     assert axes["blast_radius"]["modified"] == axes["blast_radius"]["expected_changes"] == ["src/lib.rs"]
     assert axes["blast_radius"]["extra_git_dir"] is True
 
-    calls = calls_in(tmp_path / "rerun.db")
+    calls = calls_in(tmp_path / "aider.db")
     prompt, completion = (
         sum(getattr(call, count) for call in calls) for count in ("prompt_tokens", "completion_tokens")
     )
@@ -89,7 +82,7 @@ async def test_the_published_cell_is_run_again_with_its_model_calls(
     )
     assert cell["composite"] == pytest.approx(compose(components, methodology="cab-0.1").composite, abs=1e-12)
 
-    shown = cellmeter(tmp_path, "audit", "rerun.db")
-    assert f"recorded {prompt:,}: agrees" in shown
-    assert f"the agent printed {completion:,} completion_tokens (stdout), recorded {completion:,}: agrees" in shown
-    cellmeter(tmp_path, "verify", "rerun.db")
+    printed = [line for line in cellmeter(tmp_path, "audit", "aider.db").splitlines() if "agent printed" in line]
+    for line, recorded in zip(printed, (prompt, completion), strict=True):
+        assert f"recorded {recorded:,}: agrees" in line
+    cellmeter(tmp_path, "verify", "aider.db")
