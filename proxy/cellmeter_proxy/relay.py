@@ -25,6 +25,7 @@ from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, cli
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.headers import answer_headers, request_headers
 from cellmeter_proxy.keys import KeyRing
+from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.outcome import Head, closing_row
 from cellmeter_proxy.payload import WholeBody
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
@@ -104,11 +105,14 @@ class _NoAnswerError(Exception):
 class Relay:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession, metrics: Metrics
+    ) -> None:
         self._config = config
         self._writer = writer
         self._keys = keys
         self._session = session
+        self._metrics = metrics
         self._complained = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -314,7 +318,10 @@ class Relay:
 
     async def _commit(self, exchange: _Exchange, row: Call, watcher: Watcher | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms())
+        asked = time.perf_counter()
         await close_call(self._writer, row, exchange.attempts, watcher, exchange.redactor)
+        if not exchange.closed:
+            self._metrics.recorded(row, time.perf_counter() - asked)
         exchange.closed = True
 
     async def _interrupt(self, exchange: _Exchange) -> None:
@@ -326,6 +333,7 @@ class Relay:
 
     def _unrecordable(self, exchange: _Exchange, error: LogUnwritableError) -> web.StreamResponse:
         """Refuse what cannot be recorded: 503 where nothing was released, a broken connection where something was."""
+        self._metrics.write_failed()
         if not self._complained:
             self._complained = True
             _logger.error("%s; calls are refused until it can be written", error)

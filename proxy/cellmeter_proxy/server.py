@@ -7,6 +7,7 @@ import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.metrics import CONTENT_TYPE, Metrics
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.writer import LogWriter
 
@@ -74,6 +76,7 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
+        metrics = Metrics(version("cellmeter"))
         relay = Relay(
             RelayConfig(
                 upstream=upstream,
@@ -87,9 +90,10 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
             writer,
             keys,
             session,
+            metrics,
         )
         runner = web.AppRunner(
-            make_app(relay),
+            make_app(relay, metrics),
             access_log=None,
             auto_decompress=False,
             shutdown_timeout=config.shutdown_s,
@@ -102,12 +106,13 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
         yield Running(url, keys, writer, config.socket_path)
 
 
-def make_app(relay: Relay) -> web.Application:
+def make_app(relay: Relay, metrics: Metrics) -> web.Application:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
     app = web.Application(client_max_size=0)
     app.router.add_get("/_cellmeter/health", _health)
+    app.router.add_get("/_cellmeter/metrics", _metrics(metrics))
     app.router.add_get("/", _root)
-    app.router.add_route("*", "/{path:.*}", _unless_upgrade(relay))
+    app.router.add_route("*", "/{path:.*}", _unless_upgrade(relay, metrics))
     return app
 
 
@@ -175,16 +180,24 @@ async def _health(_: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
+def _metrics(metrics: Metrics) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    return show
+
+
 async def _root(_: web.Request) -> web.Response:
     """Claude Code asks ``HEAD /`` before its first call; any 200 will do."""
     return web.json_response({"service": "cellmeter"})
 
 
-def _unless_upgrade(relay: Relay) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _unless_upgrade(relay: Relay, metrics: Metrics) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="use HTTP")
-        return await relay.handle(request)
+        with metrics.serving():
+            return await relay.handle(request)
 
     return handle
