@@ -32,8 +32,9 @@ class ProxyConfig:
     """What a proxy is told by whoever starts it.
 
     ``cells_only`` admits virtual keys alone, as a sweep does. ``socket_path`` is a second address, for
-    sandboxes that have no network. ``drain_s`` bounds both the reading on for a client that has gone and
-    the wait for calls in flight when the proxy stops.
+    sandboxes that have no network. ``http_proxy`` is the one by which this network reaches the provider.
+    ``drain_s`` bounds both the reading on for a client that has gone and the wait for calls in flight when
+    the proxy stops.
     """
 
     upstream: str
@@ -44,6 +45,7 @@ class ProxyConfig:
     durability: Durability = "full"
     cells_only: bool = False
     socket_path: Path | None = None
+    http_proxy: str | None = None
     connect_s: float = 30.0
     silence_s: float = 3600.0
     drain_s: float = 120.0
@@ -62,8 +64,12 @@ class Running:
 
 
 @asynccontextmanager
-async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
+async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts.
+
+    Args:
+        config: what it is told.
+        writer: of a log that several proxies of this process share; it stays open. None opens ``config.log``.
 
     Raises:
         CellmeterError: the upstream is not an HTTP address, the log cannot be opened, or the address is taken.
@@ -71,8 +77,9 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
     """
     upstream = Upstream(parse_upstream(config.upstream), config.upstream_key)
     async with AsyncExitStack() as stack:
-        writer = await LogWriter.open(config.log, config.durability)
-        stack.push_async_callback(writer.aclose)
+        if writer is None:
+            writer = await LogWriter.open(config.log, config.durability)
+            stack.push_async_callback(writer.aclose)
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
@@ -151,6 +158,7 @@ def _client(config: ProxyConfig) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_s, sock_read=config.silence_s),
+        proxy=config.http_proxy,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
