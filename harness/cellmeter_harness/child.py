@@ -57,11 +57,13 @@ class Child:
         return _KILLED - code if code < 0 else code
 
     def deliver(self, number: signal.Signals) -> bool:
-        """Take a signal that was sent to this process; False where the command does not run and it is not its.
+        """Take a signal that was sent to this process; False where the command has not been started.
 
         What the terminal sends for a key, such as Ctrl-C, goes to the whole process group: the command has it already.
+        After the command's end signals are taken and nothing more, so that the one that ended it does not cost its
+        audit.
         """
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             return False
         if not (number in _FROM_TERMINAL and in_foreground()):
             self._process.send_signal(number)
