@@ -178,7 +178,7 @@ def test_curl_and_the_openai_client_are_recorded_streamed_and_not(
     process, url, log = proxy
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
     curl = subprocess.run(
-        ["curl", "-sS", f"{url}/chat/completions", "-H", "Authorization: Bearer sk-curl-0123456789abcdefgh", "-d", body],
+        ["curl", "-sS", f"{url}/chat/completions", "-H", "Authorization: Bearer sk-curl-0123456789abcdef", "-d", body],
         capture_output=True, check=True, timeout=30,
     )  # fmt: skip
     billed = [json.loads(curl.stdout)["usage"]["prompt_tokens"]]

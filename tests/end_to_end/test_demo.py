@@ -1,4 +1,4 @@
-"""The demo's sweep in process: agents through the proxy into the log, the log into scores, and nothing beside the log."""
+"""The demo's sweep in process: agents through the proxy into the log, and the log alone into scores."""
 
 import asyncio
 import shutil
