@@ -5,10 +5,10 @@ Names are those of OpenTelemetry's GenAI metrics where there is one, written as 
 client is among them.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
@@ -16,8 +16,6 @@ from prometheus_client.registry import Collector
 
 from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
 from cellmeter_proxy.record import Call
-
-CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
 # The bounds that the conventions ask for, and three more, because agents wait for many minutes.
 _DURATION_S: Final = tuple(0.01 * 2**power for power in range(17))
@@ -82,9 +80,9 @@ class Metrics:
         for kind in _KINDS:
             self._tokens.labels(kind)
 
-    def serving(self) -> AbstractContextManager[object]:
-        """Count a request as open for as long as the context lasts."""
-        return self._open.track_inprogress()
+    def watch_open_calls(self, count: Callable[[], int]) -> None:
+        """Ask for the number of open calls there, whenever the counts are shown."""
+        self._open.set_function(count)
 
     def recorded(self, call: Call, commit_wait_s: float) -> None:
         """Count a call whose closing row has been committed."""
@@ -116,6 +114,15 @@ class Metrics:
         for type_, tokens in (("input", call.prompt_tokens), ("output", call.completion_tokens)):
             if tokens is not None:
                 self._usage.labels(*names, type_).observe(tokens)
+
+
+def show_metrics(metrics: Metrics) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """The handler of ``/_cellmeter/metrics``."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    return handle
 
 
 class _WithoutCreationTimes(Collector):

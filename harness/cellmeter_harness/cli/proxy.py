@@ -29,11 +29,18 @@ from cellmeter_proxy.server import ProxyConfig, serve
     show_default=True,
     help="What a recorded call survives: the loss of power, or the death of the process.",
 )
-def proxy(upstream: str, log: Path, listen: str, durability: Durability) -> None:
+@click.option(
+    "--ask-usage/--no-ask-usage",
+    default=True,
+    show_default=True,
+    help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
+)
+def proxy(upstream: str, log: Path, listen: str, durability: Durability, *, ask_usage: bool) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     host, port = parse_listen(listen)
-    run_async(_serve(ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability)))
+    config = ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability, ask_usage=ask_usage)
+    run_async(_serve(config))
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -71,5 +78,6 @@ recording to {config.log}; Ctrl-C stops
   aider            aider --openai-api-base {url}/v1 --model openai/MODEL
   Claude Code      export ANTHROPIC_BASE_URL={url}
   name a session   {url}/s/NAME/v1
+  Prometheus       {url}/_cellmeter/metrics
   look at it       cellmeter audit {config.log}
 """

@@ -1,5 +1,6 @@
 """``cellmeter record``: run a command with its model calls recorded, then print the audit, as time(1) does for time."""
 
+import asyncio
 import contextlib
 import logging
 import logging.handlers
@@ -28,6 +29,8 @@ from cellmeter_proxy.writer import LogWriter
 from cellmeter_scoring import Audit, audit
 
 _HELD_LINES: Final = 10_000
+_SILENCE_S: Final = 1.0
+_WAITING: Final = f"waiting up to {ProxyConfig.shutdown_s:g} s for answers that are still on their way"
 
 
 class _Recorded(NamedTuple):
@@ -83,6 +86,8 @@ async def _record(child: Child, log: Path, ways: list[Route], name: str) -> _Rec
                 config = ProxyConfig(upstream=upstream, log=log, http_proxy=http_proxy(os.environ, upstream))
                 proxies[upstream] = (await stack.enter_async_context(serve(config, writer))).url
             code = await child.run(redirected(os.environ, ways, proxies, session))
+            waiting = asyncio.get_running_loop().call_later(_SILENCE_S, stderr_console().print, _WAITING)
+        waiting.cancel()
         return _Recorded(session, code, *await _audited(writer, session))
     finally:
         await writer.aclose()
