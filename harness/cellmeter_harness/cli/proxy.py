@@ -78,5 +78,6 @@ recording to {config.log}; Ctrl-C stops
   aider            aider --openai-api-base {url}/v1 --model openai/MODEL
   Claude Code      export ANTHROPIC_BASE_URL={url}
   name a session   {url}/s/NAME/v1
+  Prometheus       {url}/_cellmeter/metrics
   look at it       cellmeter audit {config.log}
 """
