@@ -20,13 +20,21 @@ import zstandard
 from sqlite_utils import Database
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Record, now_us
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record, now_us
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns, migrate
 
 R = TypeVar("R", bound=Record)
 Durability = Literal["full", "process"]
 _BUSY_MS: Final = 10_000
 _ZSTD_LEVEL: Final = 3
+_SET_NUMBERS: Final = """
+    UPDATE calls SET cost = :cost, price_source = :price_source, estimate_method = :estimate_method,
+        estimated_prompt_tokens = :estimated_prompt_tokens, estimated_completion_tokens = :estimated_completion_tokens,
+        usage_source = CASE
+            WHEN usage_source != 'none' THEN usage_source
+            WHEN :estimated_prompt_tokens IS NULL AND :estimated_completion_tokens IS NULL THEN 'none'
+            ELSE 'estimated' END
+    WHERE call_id = :call_id"""
 
 
 class Log:
@@ -168,6 +176,17 @@ class Log:
         self.conn.execute(statements.update_call, (*values, call.call_id))
         for attempt in attempts:
             self.replace(attempt)
+
+    def set_numbers(self, numbers: Numbers) -> None:
+        """Fill in what was worked out about a call, and touch nothing else of its row.
+
+        An estimate becomes the source of the call's usage where the provider gave none; it never replaces any.
+        """
+        self.conn.execute(_SET_NUMBERS, msgspec.structs.asdict(numbers))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Note a fact about the file, in place of what the key said before."""
+        self.conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def known_prefixes(self, session: str, links: Sequence[str]) -> set[str]:
         """Those of the links of a prefix chain that an earlier call of the session ended in."""

@@ -65,6 +65,7 @@ def prepare_open(call: Call, body: Body, redactor: Redactor) -> Prepared:
             body_hash=digest_of(body.raw),
             request_hash=None if body.plain is None else request_hash(body.plain),
             prefix_hash=body.prefix[-1] if body.prefix else None,
+            message_count=len(body.prefix) or None,
             request_bytes=len(body.raw),
             request_blob=blob.digest,
             redactions=masked,
