@@ -21,6 +21,7 @@ import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.headers import answer_headers, request_headers
@@ -104,7 +105,15 @@ class _NoAnswerError(Exception):
 class Relay:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        config: RelayConfig,
+        writer: LogWriter,
+        keys: KeyRing,
+        session: aiohttp.ClientSession,
+        accountant: Accountant,
+    ) -> None:
+        self._accountant = accountant
         self._config = config
         self._writer = writer
         self._keys = keys
@@ -314,8 +323,9 @@ class Relay:
 
     async def _commit(self, exchange: _Exchange, row: Call, watcher: Watcher | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms())
-        await close_call(self._writer, row, exchange.attempts, watcher, exchange.redactor)
+        row = await close_call(self._writer, row, exchange.attempts, watcher, exchange.redactor)
         exchange.closed = True
+        self._accountant.take(row)
 
     async def _interrupt(self, exchange: _Exchange) -> None:
         """The proxy stops while the call is under way: the row says so."""

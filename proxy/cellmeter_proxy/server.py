@@ -14,6 +14,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.keys import KeyRing
@@ -31,7 +32,8 @@ class ProxyConfig:
 
     ``cells_only`` admits virtual keys alone, as a sweep does. ``socket_path`` is a second address, for
     sandboxes that have no network. ``drain_s`` bounds both the reading on for a client that has gone and
-    the wait for calls in flight when the proxy stops.
+    the wait for calls in flight when the proxy stops. ``shutdown_s`` bounds the working out of costs and estimates
+    that are still to be done then; ``prices`` is a file of the user's own prices (see ``prices.load_overrides``).
     """
 
     upstream: str
@@ -46,6 +48,7 @@ class ProxyConfig:
     silence_s: float = 3600.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
+    prices: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         writer = await LogWriter.open(config.log, config.durability)
         stack.push_async_callback(writer.aclose)
+        accountant = await Accountant.start(writer, config.prices)
+        stack.push_async_callback(accountant.aclose, config.shutdown_s)
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
@@ -87,6 +92,7 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
             writer,
             keys,
             session,
+            accountant,
         )
         runner = web.AppRunner(
             make_app(relay),

@@ -1,7 +1,5 @@
 """One cell from its first row to its last: phases, spans, artifacts, and every way in which it can go wrong."""
 
-
-
 import asyncio
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """A sweep is run to its end, resumed from its log, and never mixed with cells run under other conditions."""
 
-
-
 import asyncio
 import json
 import tempfile

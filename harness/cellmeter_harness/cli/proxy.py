@@ -29,11 +29,18 @@ from cellmeter_proxy.server import ProxyConfig, serve
     show_default=True,
     help="What a recorded call survives: the loss of power, or the death of the process.",
 )
-def proxy(upstream: str, log: Path, listen: str, durability: Durability) -> None:
+@click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your own prices, which win over the built-in table: TOML with [[price]] host, model, input, output, …",
+)
+def proxy(upstream: str, log: Path, listen: str, durability: Durability, prices: Path | None) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     host, port = parse_listen(listen)
-    run_async(_serve(ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability)))
+    config = ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability, prices=prices)
+    run_async(_serve(config))
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -1,0 +1,21 @@
+"""Which recorded calls were answered by a model without a full account of their tokens. Pure."""
+
+from typing import Final
+
+from cellmeter_proxy.record import Call, Dialect
+
+COUNTED: Final[frozenset[Dialect]] = frozenset(
+    {"chat.completions", "completions", "embeddings", "responses", "messages"}
+)
+"""The dialects whose requests and answers are made of tokens that can be counted."""
+
+
+def can_be_counted(call: Call) -> bool:
+    """Whether a model answered the call, wholly or in part, in a dialect whose tokens can be counted."""
+    answered = call.response_blob is not None and call.status is not None and call.status < 400
+    return answered and call.dialect in COUNTED
+
+
+def is_unmetered(call: Call) -> bool:
+    """Whether a model answered and the provider did not tell all the tokens."""
+    return can_be_counted(call) and call.usage_source != "provider"
