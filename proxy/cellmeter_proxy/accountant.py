@@ -77,7 +77,7 @@ class Accountant:
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, bound_s + _ONE_CALL_S)
         if self._left_out:
-            _logger.warning("%d calls have neither cost nor estimate: the proxy stopped before", self._left_out)
+            _logger.warning("calls left without cost or estimate when the proxy stopped: %d", self._left_out)
 
     def _store(self, numbers: list[Numbers], learned: str | None) -> None:
         def write(log: Log, _: None) -> None:

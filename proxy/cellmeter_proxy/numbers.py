@@ -68,11 +68,11 @@ def numbers_of(call: Call, cost: Cost | None, made: Estimate | None) -> Numbers:
     """The columns that a cost and an estimate fill."""
     return Numbers(
         call_id=call.call_id,
-        cost=None if cost is None else cost.usd,
-        price_source=None if cost is None else cost.source,
-        estimated_prompt_tokens=made and made.prompt_tokens,
-        estimated_completion_tokens=made and made.completion_tokens,
-        estimate_method=made and method_of(made),
+        cost=cost.usd if cost else None,
+        price_source=cost.source if cost else None,
+        estimated_prompt_tokens=made.prompt_tokens if made else None,
+        estimated_completion_tokens=made.completion_tokens if made else None,
+        estimate_method=method_of(made) if made else None,
     )
 
 
