@@ -49,7 +49,7 @@ class Log:
     def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
         self.conn = conn
         self.path = path
-        self._statements = {row: _Statements(row) for row in TABLES}
+        self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -68,12 +68,14 @@ class Log:
             db = Database(conn, execute_plugins=False)
             migrate(db)
             facts = {
-                "schema_version": str(SCHEMA_VERSION),
                 "creator": "cellmeter",
                 "created_at": str(now_us()),
                 "fingerprint_salt": os.urandom(16).hex(),
             }
             conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
+            conn.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),)
+            )
         except (sqlite3.Error, OSError) as error:
             raise _unusable(path, error) from None
         return cls(conn, path)
@@ -217,13 +219,15 @@ class Log:
 class _Statements:
     """The SQL of one row type, and the way its values go in and come out."""
 
-    def __init__(self, row: type[Record]) -> None:
+    def __init__(self, row: type[Record], there: frozenset[str]) -> None:
         self._row = row
         self._names = list(columns(row))
         self._json = json_columns(row)
         listed = ", ".join(f'"{name}"' for name in self._names)
         table = TABLES[row]
-        self.select = f"SELECT {listed} FROM {table}"
+        # A log of an older version lacks the columns that came later: nothing was measured for them.
+        found = ", ".join(f'"{name}"' if name in there else "NULL" for name in self._names)
+        self.select = f"SELECT {found} FROM {table}"
         self.insert = f"INSERT INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
         # A call's place was given when it was opened and is nobody's to change.
         assignments = ", ".join(f'"{name}" = ' + ("coalesce(?, seq)" if name == "seq" else "?") for name in self._names)
@@ -241,6 +245,10 @@ class _Statements:
             for name, value in zip(self._names, row, strict=True)
         }
         return msgspec.convert(values, self._row, strict=False)
+
+
+def _columns_there(conn: sqlite3.Connection, row: type[Record]) -> frozenset[str]:
+    return frozenset(str(column[1]) for column in conn.execute(f"PRAGMA table_info({TABLES[row]})"))
 
 
 def make_blob(content: bytes) -> BlobRow:

@@ -171,3 +171,31 @@ def test_a_fact_about_the_file_can_be_noted_again(tmp_path: Path) -> None:
         log.set_meta("k", "1")
         log.set_meta("k", "2")
         assert log.meta("k") == "2"
+
+
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """A log as version 1 of the schema had it, with one call."""
+    path = tmp_path / "old.db"
+    with Log.create(path) as log:
+        log.append(CALL)
+        log.conn.executescript(
+            "ALTER TABLE calls DROP COLUMN message_count;"
+            "UPDATE meta SET value = '1' WHERE key = 'schema_version';"
+            "DELETE FROM _sqlite_migrations WHERE name = 'm002_message_count'"
+        )
+    return path
+
+
+def test_a_log_of_an_older_version_is_read_and_what_it_did_not_measure_is_null(first_version: Path) -> None:
+    with Log.read(first_version) as log:
+        assert log.meta("schema_version") == "1"
+        assert list(log.rows(Call)) == [CALL]
+
+
+def test_a_log_of_an_older_version_is_brought_up_to_date_when_it_is_written(first_version: Path) -> None:
+    newer = replace(CALL, call_id="2", seq=2, message_count=3)
+    with Log.create(first_version) as log:
+        assert log.meta("schema_version") == str(SCHEMA_VERSION)
+        log.append(newer)
+        assert list(log.rows(Call)) == [CALL, newer]
