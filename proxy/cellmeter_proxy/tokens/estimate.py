@@ -97,12 +97,17 @@ def corrected(made: Estimate, calibration: Calibration) -> Estimate:
     """
     if made.key is None:
         return made
-    ratio = family_of(made.key.model).ratio
-    prompt = calibration.fit(made.key, ratio=ratio)
-    completion = calibration.fit(msgspec.structs.replace(made.key, part="completion"), ratio=ratio)
+    family = family_of(made.key.model)
+    prompt = calibration.fit(made.key, ratio=family.ratio)
+    completion = calibration.fit(msgspec.structs.replace(made.key, part="completion"), ratio=family.ratio)
     if prompt and made.counted_prompt_tokens is not None:
         tokens = prompt.apply(made.counted_prompt_tokens)
-        made = msgspec.structs.replace(made, prompt_tokens=tokens, prompt_tolerance=_fitted_tolerance(tokens, prompt))
+        made = msgspec.structs.replace(
+            made,
+            prompt_tokens=tokens,
+            prompt_tolerance=_fitted_tolerance(tokens, prompt),
+            method=_fitted_method(family, prompt),
+        )
     if completion and made.counted_completion_tokens is not None and made.completion_tolerance is not None:
         tokens = completion.apply(made.counted_completion_tokens)
         tolerance = _fitted_tolerance(tokens, completion)
@@ -191,9 +196,13 @@ def _assemble(conversation: Conversation | None, answer: Answer | None, context:
 def _method(context: _Context) -> str:
     fit, family = context.prompt_fit, context.family
     if fit:
-        return f"{family.encoding}, ratio {fit.ratio:.3g} and offset {fit.offset:+.0f} learned from {fit.calls} calls"
+        return _fitted_method(family, fit)
     offset = family.offset + (family.tools_offset if context.key.tools else 0)
     return f"{family.encoding}, rules for {family.name}: ratio {family.ratio:.3g}, offset {offset:+d}"
+
+
+def _fitted_method(family: Family, fit: Fit) -> str:
+    return f"{family.encoding}, ratio {fit.ratio:.3g} and offset {fit.offset:+.0f} learned from {fit.calls} calls"
 
 
 def _prompt(conversation: Conversation, context: _Context) -> _Part:
