@@ -64,9 +64,11 @@ def emit(rows: Sequence[R], format_: Format, columns: Sequence[Column]) -> None:
             _write_csv([msgspec.to_builtins(row) for row in rows])
 
 
-def show_table(columns: Sequence[Column], rows: Iterable[Any], title: str | None = None) -> None:
-    """Write a table to stdout."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+def show_table(
+    columns: Sequence[Column], rows: Iterable[Any], title: str | None = None, *, narrow: bool = False
+) -> None:
+    """Write a table to stdout; a narrow one has less room between its columns."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, collapse_padding=narrow)
     for column in columns:
         table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
