@@ -107,7 +107,7 @@ def _totals(found: Audit) -> str:
 
 
 class _Kind(NamedTuple):
-    """A kind of token: what a provider reported of it, that completed by estimates, and the part that is named apart."""
+    """A kind of token: what a provider reported, the same completed by estimates, and the part named apart."""
 
     name: str
     reported: Callable[[Call], int | None]
@@ -147,9 +147,10 @@ def _reconciled(line: Reconciliation, *, named: bool) -> str:
     where = f"{line.cell_id}: " if named else ""
     again = f" in attempt {line.attempt}" if line.attempt > 1 else ""
     meant = "" if line.low == line.high else f", rounded from {line.low:,} to {line.high:,}"
+    apart = line.agreement == "agrees" and line.recorded is not None and not line.low <= line.recorded <= line.high
     return (
         f"{where}the agent printed {line.reported:,} {line.count.replace('_', ' ')}{again} ({line.source}{meant}),"
-        f" recorded {number(line.recorded)}: {line.agreement}"
+        f" recorded {number(line.recorded)}: {line.agreement}{' but for its rounding' if apart else ''}"
     )
 
 
