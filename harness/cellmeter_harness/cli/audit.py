@@ -75,9 +75,8 @@ def show_audit(found: Audit) -> None:
     sessions = list(dict.fromkeys(call.session for call in found.calls))
     for session in sessions:
         calls = [call for call in found.calls if call.session == session]
-        show_table(
-            [shown.column for shown in _COLUMNS if shown.needed(calls)], calls, _title(session, calls), narrow=True
-        )
+        console.print(_title(session, calls), soft_wrap=True)
+        show_table([shown.column for shown in _COLUMNS if shown.needed(calls)], calls, narrow=True)
     console.print(_totals(found), soft_wrap=True)
     for line in found.reconciliations:
         console.print(_reconciled(line, named=len(sessions) > 1), soft_wrap=True)
