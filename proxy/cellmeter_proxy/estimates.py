@@ -1,25 +1,24 @@
-"""What is worked out about a recorded call from its row and its stored bodies: its cost, and estimates of its tokens.
+"""Estimates of recorded calls from their rows and their stored bodies, and what a log's own calls teach about them.
 
-Invariant: nothing here replaces what a provider reported. A cost is of counts that the provider finished; an estimate
-is of the bytes in the log, so that whoever has the log gets the same.
+Invariant: an estimate is of the bytes in the log, so that whoever has the log gets the same.
 
-Importing this module loads the tokenizer and the table of prices (some 0.4 s, 60 MB): the relay does so in the thread
-of its ``Accountant``, when the first call needs it.
+Importing this module loads the tokenizer; the recorder leaves that to a process of its own, see ``estimator``.
 """
 
+import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from cellmeter_proxy.counts import model_of, usage_of
 from cellmeter_proxy.encodings import StreamDecoder
+from cellmeter_proxy.estimator import Reply
 from cellmeter_proxy.log import CALIBRATION, Log
-from cellmeter_proxy.prices import Cost, Overrides, price
-from cellmeter_proxy.record import Call, Numbers, Usage
+from cellmeter_proxy.record import Call
 from cellmeter_proxy.tokens import Calibration, Estimate, estimate, learn
-from cellmeter_proxy.unmetered import is_unmetered
-from cellmeter_proxy.wire.fields import amount, as_object
 
 _LESSONS: Final = 12
 """How many calls are looked at to estimate one: counting costs milliseconds per 100 KB."""
@@ -42,70 +41,36 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     marks: list[Mark] = []
 
 
-class Numbering:
-    """Works the numbers of calls out, one after another.
+class Estimator:
+    """Estimates the calls of a log that lack their usage, one after another.
 
     It learns how a provider counts only when a call of that provider lacks its usage, and then from the latest calls
     of the log: where every provider reports, no text is ever counted.
     """
 
-    def __init__(self, log: Log, overrides: Overrides | None = None) -> None:
+    def __init__(self, log: Log) -> None:
         self.learned = load_learned(log)
         self._log = log
-        self._overrides = overrides
 
-    def of(self, call: Call) -> Numbers:
-        """The numbers of a closed call; those that cannot be told are None."""
-        cost = cost_of(call, self._overrides)
-        made = None
-        if is_unmetered(call):
+    def of(self, call: Call) -> Reply:
+        """The estimate of a closed call."""
+        before = self.learned
+        try:
             self.learned = learn_more(self._log, self.learned, call)
             made = estimate_call(self._log, call, self.learned.calibration)
-        return numbers_of(call, cost, made)
-
-
-def numbers_of(call: Call, cost: Cost | None, made: Estimate | None) -> Numbers:
-    """The columns that a cost and an estimate fill."""
-    return Numbers(
-        call_id=call.call_id,
-        cost=cost.usd if cost else None,
-        price_source=cost.source if cost else None,
-        estimated_prompt_tokens=made.prompt_tokens if made else None,
-        estimated_completion_tokens=made.completion_tokens if made else None,
-        estimate_method=method_of(made) if made else None,
-    )
+        except Exception as error:  # noqa: BLE001 - the next call is not to suffer from this one
+            return Reply(error=f"{type(error).__name__}: {error}")
+        return Reply(
+            prompt_tokens=made.prompt_tokens,
+            completion_tokens=made.completion_tokens,
+            method=method_of(made),
+            learned=None if self.learned is before else msgspec.json.encode(self.learned).decode(),
+        )
 
 
 def method_of(made: Estimate) -> str:
     """How an estimate came about, in one line: the count, what was corrected, the versions, what is in no count."""
     return "; ".join([made.method, made.version, *made.flags])
-
-
-def usage_of(call: Call) -> Usage:
-    """The counts of a call as its provider reported them."""
-    return Usage(**{name: getattr(call, name) for name in Usage.__struct_fields__})
-
-
-def model_of(call: Call) -> str | None:
-    """The model that answered, or else the one that was asked for."""
-    return call.response_model or call.request_model
-
-
-def cost_of(call: Call, overrides: Overrides | None = None) -> Cost | None:
-    """What a call cost, or None where that is not known; a part of a call's usage has no price."""
-    reported = reported_cost(call.usage)
-    usage = usage_of(call) if call.usage_source == "provider" else Usage()
-    return price(usage, model_of(call), call.upstream, call.started_at, overrides, reported_usd=reported)
-
-
-def reported_cost(usage: str | None) -> float | None:
-    """The US dollars that a provider's usage object names, as OpenRouter's ``cost`` does.
-
-    See https://openrouter.ai/docs/use-cases/usage-accounting.
-    """
-    found: Any = None if usage is None else msgspec.json.decode(usage)
-    objects = found if isinstance(found, list) else [found]
-    return next((cost for one in reversed(objects) if (cost := amount(as_object(one).get("cost"))) is not None), None)
 
 
 def estimate_call(log: Log, call: Call, calibration: Calibration | None = None) -> Estimate:
@@ -197,3 +162,16 @@ def _of_masked(made: Estimate) -> Estimate:
         counted_prompt_tokens=None,
         counted_completion_tokens=None,
     )
+
+
+def main() -> None:
+    """Estimate a call for each line of stdin, until it ends; the argument is the log."""
+    with Log.read(Path(sys.argv[1])) as log:
+        estimator = Estimator(log)
+        for line in sys.stdin.buffer:
+            sys.stdout.buffer.write(msgspec.json.encode(estimator.of(msgspec.json.decode(line, type=Call))) + b"\n")
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The numbers of recorded calls, from rows and bodies in a real log."""
+"""Estimates and costs of recorded calls, from rows and bodies in a real log."""
 
 import gzip
 import zlib
@@ -10,18 +10,11 @@ import msgspec
 import pytest
 import zstandard
 
+from cellmeter_proxy.counts import is_unmetered
+from cellmeter_proxy.estimates import Estimator, answer_of, estimate_call, request_of
 from cellmeter_proxy.log import CALIBRATION, Log, digest_of, make_blob
-from cellmeter_proxy.numbers import (
-    Numbering,
-    answer_of,
-    cost_of,
-    estimate_call,
-    load_learned,
-    reported_cost,
-    request_of,
-)
-from cellmeter_proxy.prices import Overrides, Price
-from cellmeter_proxy.record import Call, Numbers
+from cellmeter_proxy.prices import Overrides, Price, cost_of, reported_cost
+from cellmeter_proxy.record import Call
 
 MAY_2026 = 1_777_593_600_000_000
 OPENAI = "https://api.openai.com/v1"
@@ -33,7 +26,7 @@ ANSWER = b'{"choices":[{"message":{"role":"assistant","content":"hello"},"finish
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
-    with Log.create(tmp_path / "numbers.db", "process") as log:
+    with Log.create(tmp_path / "reply.db", "process") as log:
         yield log
 
 
@@ -174,13 +167,10 @@ def test_a_call_whose_bodies_were_masked_is_estimated_without_a_tolerance_and_te
 
 
 def test_a_call_without_usage_is_estimated_with_its_method_and_versions(log: Log) -> None:
-    numbers = Numbering(log).of(recorded(log, "a"))
-    assert (numbers.call_id, numbers.cost, numbers.price_source) == ("a", None, None)
-    assert (numbers.estimated_prompt_tokens, numbers.estimated_completion_tokens) == (8, 1)
-    assert numbers.estimate_method is not None
-    assert numbers.estimate_method.startswith(
-        "o200k_base, rules for openai: ratio 1, offset +0; cellmeter rules 1, tik"
-    )
+    reply = Estimator(log).of(recorded(log, "a"))
+    assert (reply.prompt_tokens, reply.completion_tokens) == (8, 1)
+    assert reply.method is not None
+    assert reply.method.startswith("o200k_base, rules for openai: ratio 1, offset +0; cellmeter rules 1, tik")
 
 
 @pytest.mark.parametrize(
@@ -195,8 +185,8 @@ def test_a_call_without_usage_is_estimated_with_its_method_and_versions(log: Log
     ],
 )
 def test_only_an_answer_of_a_model_without_its_usage_is_estimated(log: Log, columns: dict[str, Any]) -> None:
-    call = recorded(log, "a", **{"upstream": "http://127.0.0.1:9/v1", **columns})
-    assert Numbering(log).of(call) == Numbers(call_id="a")
+    assert is_unmetered(recorded(log, "a"))
+    assert not is_unmetered(recorded(log, "b", **columns))
 
 
 def test_the_offset_of_a_provider_is_learned_from_its_calls_that_reported(log: Log) -> None:
@@ -204,42 +194,35 @@ def test_the_offset_of_a_provider_is_learned_from_its_calls_that_reported(log: L
     for n in range(3):
         reporting(log, f"r{n}", 108, **here)
     reporting(log, "elsewhere", 9000, upstream="http://10.0.0.2/v1", request_model="m")
-    numbering = Numbering(log)
-    numbers = numbering.of(recorded(log, "a", **here))
-    assert numbers.estimated_prompt_tokens == 108
-    assert numbers.estimate_method is not None
-    assert "offset +100 learned from 3 calls" in numbers.estimate_method
-
-
-def test_nothing_is_counted_where_every_call_reports(log: Log) -> None:
-    numbering = Numbering(log)
-    numbering.of(reporting(log, "a", 100))
-    assert numbering.learned == load_learned(log)
-    assert numbering.learned.marks == []
+    estimator = Estimator(log)
+    reply = estimator.of(recorded(log, "a", **here))
+    assert reply.prompt_tokens == 108
+    assert reply.method is not None
+    assert "offset +100 learned from 3 calls" in reply.method
 
 
 def test_a_call_is_looked_at_once_and_only_the_latest_are(log: Log) -> None:
     for n in range(20):
         reporting(log, f"r{n}", 108 if n >= 8 else 9000)
-    numbering = Numbering(log)
+    estimator = Estimator(log)
     for name in ("a", "b"):
-        numbering.of(recorded(log, name))
+        estimator.of(recorded(log, name))
     reporting(log, "r20", 108)
-    numbering.of(recorded(log, "c"))
-    (prompt,) = [one for one in numbering.learned.calibration.series if one.key.part == "prompt"]
+    estimator.of(recorded(log, "c"))
+    (prompt,) = [one for one in estimator.learned.calibration.series if one.key.part == "prompt"]
     assert prompt.points == [(8, 108)] * 13
 
 
 def test_what_was_learned_is_read_back_from_the_log(log: Log) -> None:
     reporting(log, "r", 108)
-    first = Numbering(log)
+    first = Estimator(log)
     first.of(recorded(log, "a"))
     log.set_meta(CALIBRATION, msgspec.json.encode(first.learned).decode())
-    assert Numbering(log).learned == first.learned
+    assert Estimator(log).learned == first.learned
     log.set_meta(CALIBRATION, '{"calibration":[]}')
-    assert Numbering(log).learned.marks == []
+    assert Estimator(log).learned.marks == []
 
 
 def test_a_large_call_is_not_counted_to_learn_from(log: Log) -> None:
     reporting(log, "r", 9000, request_bytes=1_000_001)
-    assert Numbering(log).of(recorded(log, "a")).estimated_prompt_tokens == 8
+    assert Estimator(log).of(recorded(log, "a")).prompt_tokens == 8

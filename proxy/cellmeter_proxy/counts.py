@@ -1,13 +1,23 @@
-"""Which recorded calls were answered by a model without a full account of their tokens. Pure."""
+"""What a recorded call says of its tokens, and whether it says it all. Pure."""
 
 from typing import Final
 
-from cellmeter_proxy.record import Call, Dialect
+from cellmeter_proxy.record import Call, Dialect, Usage
 
 COUNTED: Final[frozenset[Dialect]] = frozenset(
     {"chat.completions", "completions", "embeddings", "responses", "messages"}
 )
 """The dialects whose requests and answers are made of tokens that can be counted."""
+
+
+def usage_of(call: Call) -> Usage:
+    """The counts of a call as its provider reported them."""
+    return Usage(**{name: getattr(call, name) for name in Usage.__struct_fields__})
+
+
+def model_of(call: Call) -> str | None:
+    """The model that answered, or else the one that was asked for."""
+    return call.response_model or call.request_model
 
 
 def can_be_counted(call: Call) -> bool:
