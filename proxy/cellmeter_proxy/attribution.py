@@ -13,7 +13,7 @@ from typing import Final
 from yarl import URL
 
 from cellmeter_proxy.keys import PREFIX, CellRef, KeyRing
-from cellmeter_proxy.redact import fingerprint
+from cellmeter_proxy.redact import Redactor, fingerprint
 
 _SESSION_PATH: Final = re.compile(r"^/s/([A-Za-z0-9._~@:+-]{1,128})(/.*|$)")
 _KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
@@ -86,7 +86,13 @@ def client_session(headers: Mapping[str, str]) -> str | None:
 
 
 def admit(
-    path: str, headers: Mapping[str, str], *, keys: KeyRing, cells_only: bool, upstream: Upstream, salt: str
+    path: str,
+    headers: Mapping[str, str],
+    *,
+    keys: KeyRing,
+    cells_only: bool,
+    upstream: Upstream,
+    salt: str,
 ) -> Admission | Refusal:
     """Decide whose call a request is.
 
@@ -102,9 +108,17 @@ def admit(
     named, path = split_session(path)
     key = presented_key(headers)
     cell = keys.find(key) if key else None
+    session = cell.session if cell else _session(named, key, salt)
     if cell is not None:
-        return Admission(cell.session, path, cell, key, upstream.key)
-    session = named or (fingerprint(key, salt) if key else "anonymous")
+        return Admission(session, path, cell, key, upstream.key)
     if cells_only or (key is not None and key.startswith(PREFIX)):
         return Refusal(session, path, key, "the key is not one of this sweep's, or its cell has ended")
     return Admission(session, path, None, key, upstream.key)
+
+
+def _session(named: str | None, key: str | None, salt: str) -> str:
+    if named is not None:
+        # A key where a name should stand is as secret as anywhere else.
+        is_secret = named == key or bool(Redactor().text(named)[1])
+        return fingerprint(named, salt) if is_secret else named
+    return fingerprint(key, salt) if key else "anonymous"

@@ -30,7 +30,11 @@ def body_hash(body: bytes) -> str:
 
 def request_hash(body: bytes) -> str | None:
     """``c1:sha256:<hex>`` of the canonical form, or None where the body is not JSON in UTF-8."""
-    value = parse(body)
+    return hash_of(parse(body))
+
+
+def hash_of(value: object) -> str | None:
+    """The ``request_hash`` of what ``parse`` returned, for whoever has parsed the body already."""
     return None if value is NOT_JSON else f"c1:{digest_of(dump(value))}"
 
 

@@ -29,16 +29,19 @@ _SET_BY_CLIENT: Final = frozenset({"host", "content-length", "expect"})
 _KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 
 
-def request_headers(raw: RawHeaders, key: str | None) -> CIMultiDict[str]:
+def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False) -> CIMultiDict[str]:
     """The headers of a request as the provider shall see them.
 
     Args:
         raw: as received.
         key: the provider's key to put in place of the client's, in whichever header the client used; None
             leaves the client's own.
+        identity: ask for an answer without content coding, whatever the client takes.
 
     """
     headers = _end_to_end(raw, _SET_BY_CLIENT)
+    if identity:
+        headers["Accept-Encoding"] = "identity"
     if key is None:
         return headers
     replaced = CIMultiDict((name, _credential(name, value, key)) for name, value in headers.items())
@@ -47,9 +50,15 @@ def request_headers(raw: RawHeaders, key: str | None) -> CIMultiDict[str]:
     return replaced
 
 
-def answer_headers(raw: RawHeaders) -> CIMultiDict[str]:
-    """The headers of an answer as the client shall see them. Its Content-Length holds, since no byte is changed."""
-    return _end_to_end(raw, frozenset())
+def answer_headers(raw: RawHeaders, *, shortened: bool = False) -> CIMultiDict[str]:
+    """The headers of an answer as the client shall see them.
+
+    Args:
+        raw: as received.
+        shortened: something is taken out of the answer, so that its Content-Length does not hold.
+
+    """
+    return _end_to_end(raw, frozenset({"content-length"}) if shortened else frozenset())
 
 
 def _end_to_end(raw: RawHeaders, drop: frozenset[str]) -> CIMultiDict[str]:

@@ -1,12 +1,27 @@
-"""What became of a call: its closing row, derived from the answer as it was watched. Pure."""
+"""What became of a call: the sentence for each way it can go wrong, and its closing row. Pure."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import aiohttp
 from msgspec.structs import replace
+from yarl import URL
 
-from cellmeter_proxy.record import Call, Outcome
+from cellmeter_proxy.record import Call, Dialect, Outcome
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import AnswerFacts
+
+_JSON_DIALECTS: Final[frozenset[Dialect]] = frozenset(
+    {"chat.completions", "completions", "embeddings", "responses", "messages", "count_tokens"}
+)
+_DONE_DIALECTS: Final[frozenset[Dialect]] = frozenset({"chat.completions", "completions"})
+_MAX_REASON: Final = 300
+
+
+class Limits(NamedTuple):
+    """How long the provider may take, in seconds."""
+
+    connect_s: float
+    silence_s: float
 
 
 class Head(NamedTuple):
@@ -19,8 +34,52 @@ class Head(NamedTuple):
     request_id: str | None
 
 
+class Broken(NamedTuple):
+    """Why there is no answer, or only the beginning of one."""
+
+    outcome: Outcome
+    reason: str
+    status: int = 502
+    """What the client is told where nothing was released to it yet."""
+
+
+def no_answer(error: Exception, url: URL, limits: Limits) -> Broken:
+    """What it means that a try upstream ended without the head of an answer."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Broken("timeout", f"{url} did not accept a connection in {limits.connect_s:g} s", 504)
+    if isinstance(error, TimeoutError):
+        return Broken("timeout", f"{url} sent nothing for {limits.silence_s:g} s", 504)
+    return Broken("upstream_unreachable", _short(f"{url} {_why_unreachable(error)}"))
+
+
+def _why_unreachable(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            why = f"has a certificate that cannot be trusted: {error.certificate_error}"
+        case aiohttp.ClientSSLError():
+            why = f"gave no TLS connection: {_os_words(error)}"
+        case aiohttp.ClientConnectorDNSError():
+            why = f"cannot be reached: {error.host} has no known address: {_os_words(error)}"
+        case aiohttp.ClientConnectorError():
+            why = f"cannot be reached: {_os_words(error)}"
+        case aiohttp.ServerDisconnectedError():
+            why = "closed the connection without an answer"
+        case aiohttp.ClientResponseError():
+            why = f"answered with something that is not HTTP: {error.message}"
+        case _:
+            why = f"broke off the connection before it answered: {_words(error)}"
+    return why
+
+
+def broke_off(error: Exception, limits: Limits) -> Broken:
+    """What it means that an answer ended with an error of its connection."""
+    if isinstance(error, TimeoutError):
+        return Broken("timeout", f"the provider fell silent in the middle of its answer for {limits.silence_s:g} s")
+    return Broken("stream_error", _short(f"the provider broke off its answer: {_words(error)}"))
+
+
 def closing_row(
-    call: Call, head: Head, watcher: Watcher, *, broken: str | None = None, client_gone_at: int | None = None
+    call: Call, head: Head, watcher: Watcher, *, broken: Broken | None = None, client_gone_at: int | None = None
 ) -> Call:
     """The row of a call whose answer has ended, one way or another.
 
@@ -33,7 +92,7 @@ def closing_row(
 
     """
     facts = watcher.facts()
-    outcome, error = judge(call, head, facts, broken=broken, client_gone=client_gone_at is not None)
+    outcome, error = judge(call, head, watcher, facts, broken=broken, client_gone=client_gone_at is not None)
     return replace(
         call,
         state="closed",
@@ -63,17 +122,47 @@ def closing_row(
 
 
 def judge(
-    call: Call, head: Head, facts: AnswerFacts, *, broken: str | None, client_gone: bool
+    call: Call, head: Head, watcher: Watcher, facts: AnswerFacts, *, broken: Broken | None, client_gone: bool
 ) -> tuple[Outcome, str | None]:
     """The outcome of an answered call, and the sentence that says why where it is not ``ok``."""
     if head.status >= 400:
-        return "http_error", facts.error or broken
+        return "http_error", facts.error or (broken.reason if broken else None)
     if client_gone:
-        return "client_gone", broken or "the client went away before the end of the answer"
+        return "client_gone", broken.reason if broken else "the client went away before the end of the answer"
     if broken is not None:
-        return "stream_error", broken
-    if facts.error is not None:
-        return "stream_error", facts.error
-    if call.stream and not facts.complete and facts.finish_reason is None:
-        return "stream_error", "the stream ended without its terminal event"
-    return "ok", None
+        return broken.outcome, broken.reason
+    flaw = facts.error or _flaw(call, watcher, facts)
+    return ("ok", None) if flaw is None else ("stream_error", flaw)
+
+
+def _flaw(call: Call, watcher: Watcher, facts: AnswerFacts) -> str | None:
+    """What an answer lacks though its connection was closed in order."""
+    if watcher.frames is None:
+        return _unary_flaw(call, watcher, facts)
+    if facts.finish_reason is not None or not call.stream:
+        return None
+    if not facts.complete:
+        return "the stream ended without its terminal event"
+    if call.dialect in _DONE_DIALECTS:
+        return "the stream said [DONE] before any choice had finished"
+    return None
+
+
+def _unary_flaw(call: Call, watcher: Watcher, facts: AnswerFacts) -> str | None:
+    if facts.complete or call.dialect not in _JSON_DIALECTS:
+        return None
+    if watcher.decode_error is None:
+        return "the answer is not a whole JSON object"
+    return None if watcher.decode_error.startswith("unknown") else watcher.decode_error
+
+
+def _os_words(error: aiohttp.ClientConnectorError) -> str:
+    return error.os_error.strerror or _words(error.os_error)
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _short(reason: str) -> str:
+    return " ".join(reason.split())[:_MAX_REASON]

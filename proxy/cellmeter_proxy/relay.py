@@ -1,20 +1,23 @@
 """The relay: one request of an agent, to its provider and back, recorded on the way.
 
-The one module that does a call's I/O; all that it decides with is pure and stands beside it. The
-order is the point:
+The one module that does a call's I/O, with ``sending`` for the tries upstream; all that it decides with is
+pure and stands beside it. The order is the point:
 
-    admit → open the row → send upstream → (row committed) → release bytes as they arrive
-          → withhold what completes the answer → close the row → (row committed) → release the rest
+    receive → admit → open the row → send upstream → (row committed) → release bytes as they arrive
+            → withhold what completes the answer → close the row → (row committed) → release the rest
 
-Invariant: no client ever holds a completed answer that is not in the log. Received bytes are
-forwarded as they came, both ways; a provider that breaks off breaks the client's connection too.
+Invariants: no client ever holds a completed answer that is not in the log, and every request that was
+handed in has a closed row in the end, also where the client goes away during its upload. Received bytes
+are forwarded as they came, both ways, less the usage that was asked for in the client's place; a provider
+that breaks off breaks the client's connection too.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -23,22 +26,21 @@ from msgspec.structs import replace
 
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
-from cellmeter_proxy.encodings import decode
-from cellmeter_proxy.headers import answer_headers, request_headers
+from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
-from cellmeter_proxy.outcome import Head, closing_row
-from cellmeter_proxy.payload import WholeBody
-from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
-from cellmeter_proxy.record import Attempt, Call, Outcome, new_id, now_us
-from cellmeter_proxy.recording import Body, close_call, open_call
-from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.outcome import Limits
+from cellmeter_proxy.passing import Drain, Passage, break_off
+from cellmeter_proxy.record import Call, Outcome, new_id, now_us
+from cellmeter_proxy.recording import Answer, close_call, open_call
+from cellmeter_proxy.redact import Redactor, credentials
 from cellmeter_proxy.replies import error_reply
-from cellmeter_proxy.watch import Watcher, watch
-from cellmeter_proxy.wire import dialect_of, read_request
+from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
+from cellmeter_proxy.splice import add_include_usage
+from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
-_DECODED_LIMIT: Final = 256 * 1024 * 1024
-_REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "x-generation-id", "apim-request-id", "cf-ray")
+_MAX_RETRIES_DIGITS: Final = 9
+_ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
 
 
@@ -48,58 +50,25 @@ class RelayConfig:
 
     ``connect_s`` bounds the connection to the provider, ``silence_s`` the time without a byte from it
     (agents wait for many minutes, so it is long), ``drain_s`` and ``drain_bytes`` how much of an answer
-    is still read for the record when the client has gone.
+    is still read for the record when the client has gone. ``ask_usage``: streams of chat completions
+    that do not ask for usage are made to, and the chunk that this brings is taken out again. ``upload_s``
+    bounds the time without a byte of a request whose head has come.
     """
 
     upstream: Upstream
     writer_name: str
     salt: str
     cells_only: bool = False
+    ask_usage: bool = True
     connect_s: float = 30.0
     silence_s: float = 3600.0
+    upload_s: float = 120.0
     drain_s: float = 120.0
     drain_bytes: int = 64 * 1024 * 1024
 
-
-@dataclass
-class _Exchange:
-    """One call while it lasts."""
-
-    request: web.Request
-    call: Call
-    body: Body
-    redactor: Redactor
-    began: float
-    opening: "asyncio.Future[Call]"
-    attempts: list[Attempt] = field(default_factory=list)
-    client_gone_at: int | None = None
-    response: web.StreamResponse | None = None
-    """The answer to the client, once its head has been released."""
-    closed: bool = False
-    """The row is closed and committed."""
-
-    def ms(self) -> float:
-        """Milliseconds since the whole request had been received."""
-        return (time.perf_counter() - self.began) * 1000
-
-
-@dataclass
-class _Answer:
-    """The answer of a call while it passes."""
-
-    head: Head
-    watcher: Watcher
-    response: web.StreamResponse
-
-
-class _NoAnswerError(Exception):
-    """The provider gave no answer at all."""
-
-    def __init__(self, outcome: Outcome, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.outcome: Outcome = outcome
-        self.status = status
-        self.reason = reason
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.connect_s, self.silence_s)
 
 
 class Relay:
@@ -117,14 +86,29 @@ class Relay:
         self._config = config
         self._writer = writer
         self._keys = keys
-        self._session = session
+        self._sender = Sender(session, config.upstream.url, config.limits)
         self._complained = False
+        self.open_calls = 0
+        """Calls that are being relayed now."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Relay one request; the aiohttp handler of every path."""
         started_at = now_us()
-        raw = await request.read()
-        admission = admit(
+        upload = Upload()
+        self.open_calls += 1
+        try:
+            await upload.receive(request, self._config.upload_s)
+        except asyncio.CancelledError:
+            await self._interrupt(self._begin(request, upload, self._admit(request), started_at))
+            raise
+        else:
+            admission = self._admit(request)
+            return await self._serve(self._begin(request, upload, admission, started_at), admission, upload)
+        finally:
+            self.open_calls -= 1
+
+    def _admit(self, request: web.Request) -> Admission | Refusal:
+        return admit(
             request.rel_url.raw_path,
             request.headers,
             keys=self._keys,
@@ -132,24 +116,10 @@ class Relay:
             upstream=self._config.upstream,
             salt=self._config.salt,
         )
-        exchange = self._begin(request, raw, admission, started_at)
-        try:
-            if isinstance(admission, Refusal):
-                return await self._refuse(exchange, admission)
-            return await self._relay(exchange, admission)
-        except LogUnwritableError as error:
-            return self._unrecordable(exchange, error)
-        except asyncio.CancelledError:
-            await self._interrupt(exchange)
-            raise
 
-    def _begin(self, request: web.Request, raw: bytes, admission: Admission | Refusal, started_at: int) -> _Exchange:
+    def _begin(self, request: web.Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
         """Describe the request and have its row opened; the commit overlaps with the provider's own time."""
         began = time.perf_counter()
-        dialect = dialect_of(request.method, admission.path)
-        encoding = request.headers.get("Content-Encoding")
-        plain = decode(raw, encoding, _DECODED_LIMIT) if encoding else raw
-        facts = read_request(dialect, admission.path, plain or b"")
         retries = request.headers.get("x-stainless-retry-count", "")
         call = Call(
             call_id=new_id(),
@@ -159,204 +129,144 @@ class Relay:
             writer=self._config.writer_name,
             method=request.method,
             endpoint=admission.path,
-            dialect=dialect,
+            dialect=dialect_of(request.method, admission.path),
             upstream=str(self._config.upstream.url),
-            request_model=facts.model,
-            stream=facts.stream,
-            request_encoding=encoding,
+            request_encoding=request.headers.get("Content-Encoding"),
             started_at=started_at,
-            retry_number=int(retries) if retries.isdecimal() else None,
+            retry_number=int(retries) if retries.isdecimal() and len(retries) <= _MAX_RETRIES_DIGITS else None,
             user_agent=request.headers.get("User-Agent"),
             client_session=client_session(request.headers),
         )
-        body = Body(raw, plain, facts.prefix)
-        redactor = Redactor(secret for secret in (admission.key, self._config.upstream.key) if secret)
-        return _Exchange(request, call, body, redactor, began, open_call(self._writer, call, body, redactor))
+        redactor = Redactor(self._secrets(request, admission))
+        body = upload.body
+        refused = upload.trouble is not None or isinstance(admission, Refusal)
+        asking = None if refused else self._asking(call, body)
+        opening = open_call(self._writer, call, body, redactor, sent=asking)
+        return Exchange(request, body, call, redactor, began, opening, asking)
 
-    async def _relay(self, exchange: _Exchange, admission: Admission) -> web.StreamResponse:
+    def _secrets(self, request: web.Request, admission: Admission | Refusal) -> list[str]:
+        known = (admission.key, self._config.upstream.key)
+        return [*filter(None, known), *credentials(request.headers.items(), request.rel_url.raw_query_string)]
+
+    def _asking(self, call: Call, body: bytes) -> bytes | None:
+        """The body with usage asked for, where the client does not ask itself."""
+        if not self._config.ask_usage or call.dialect != "chat.completions" or call.request_encoding is not None:
+            return None
+        asking = add_include_usage(body)
+        return asking if asking is not None and self._sender.may_ask(body) else None
+
+    async def _serve(self, exchange: Exchange, admission: Admission | Refusal, upload: Upload) -> web.StreamResponse:
+        """Whatever happens, the row is closed before this is over."""
         try:
-            upstream = await self._send(exchange, admission)
-        except _NoAnswerError as error:
-            exchange.call = await exchange.opening
-            await self._close(exchange, error.status, error.outcome, error.reason)
-            return error_reply(
-                exchange.call.dialect, error.status, error.reason, type_="upstream_error", code=error.outcome
-            )
-        async with upstream:
-            exchange.call = await exchange.opening
-            self._complained = False
-            return await self._pass_back(exchange, upstream)
+            if upload.trouble is not None:
+                return await self._reject_upload(exchange, upload.trouble)
+            if isinstance(admission, Refusal):
+                return await self._refuse(exchange, admission)
+            return await self._relay(exchange, admission)
+        except LogUnwritableError as error:
+            return self._unrecordable(exchange, error)
+        except asyncio.CancelledError:
+            await self._interrupt(exchange)
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug of ours must cost neither the row nor the proxy
+            return await self._fail(exchange, error)
 
-    async def _refuse(self, exchange: _Exchange, refusal: Refusal) -> web.Response:
-        exchange.call = await exchange.opening
-        await self._close(exchange, 401, "rejected", refusal.reason)
-        return error_reply(
-            exchange.call.dialect, 401, refusal.reason, type_="invalid_request_error", code="invalid_api_key"
-        )
-
-    # To the provider
-
-    async def _send(self, exchange: _Exchange, admission: Admission) -> aiohttp.ClientResponse:
-        """One try upstream, recorded as an attempt whichever way it ends."""
+    async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
         request = exchange.request
-        attempt = Attempt(call_id=exchange.call.call_id, n=len(exchange.attempts) + 1, started_at=now_us())
-        sent = exchange.ms()
-        try:
-            response = await self._session.request(
-                request.method,
-                self._config.upstream.target(admission.path, request.rel_url.raw_query_string),
-                headers=request_headers(request.raw_headers, admission.upstream_key),
-                data=WholeBody(exchange.body.raw) if exchange.body.raw else None,
-                allow_redirects=False,
-            )
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            failure = self._no_answer(error)
-            exchange.attempts.append(replace(attempt, latency_ms=exchange.ms() - sent, error=failure.reason))
-            raise failure from error
-        exchange.attempts.append(
-            replace(
-                attempt,
-                status=response.status,
-                retry_after_ms=retry_after_ms(response.headers, now_us()),
-                ratelimit=rate_limits(response.headers),
-                request_id=_request_id(response.headers),
-                latency_ms=exchange.ms() - sent,
-            )
+        outgoing = Outgoing(
+            request.method,
+            self._config.upstream.target(admission.path, request.rel_url.raw_query_string),
+            request.raw_headers,
+            admission.upstream_key,
+            exchange.body,
+            exchange.asking,
         )
-        return response
-
-    def _no_answer(self, error: Exception) -> _NoAnswerError:
-        url = self._config.upstream.url
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return _NoAnswerError("timeout", 504, f"{url} did not accept a connection in {self._config.connect_s:g} s")
-        if isinstance(error, TimeoutError):
-            return _NoAnswerError("timeout", 504, f"{url} sent nothing for {self._config.silence_s:g} s")
-        if isinstance(error, aiohttp.ServerDisconnectedError):
-            return _NoAnswerError("upstream_unreachable", 502, f"{url} closed the connection without an answer")
-        return _NoAnswerError("upstream_unreachable", 502, f"{url} cannot be reached: {error}")
-
-    # Back to the client
-
-    async def _pass_back(self, exchange: _Exchange, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-        answer = _Answer(
-            Head(
-                upstream.status,
-                exchange.ms(),
-                upstream.headers.get("Content-Type"),
-                upstream.headers.get("Content-Encoding"),
-                _request_id(upstream.headers),
-            ),
-            watch(exchange.call.dialect, upstream.headers),
-            web.StreamResponse(
-                status=upstream.status, reason=upstream.reason, headers=answer_headers(upstream.raw_headers)
-            ),
-        )
-        await self._release_head(exchange, answer)
-        broken = await self._pass_body(exchange, answer, upstream)
-        held = answer.watcher.finish()
-        if broken is not None:
-            await self._close_answer(exchange, answer, broken)
-            return _break_off(exchange.request, answer.response)
-        await self._complete(exchange, answer, held)
-        return answer.response
-
-    async def _pass_body(self, exchange: _Exchange, answer: _Answer, upstream: aiohttp.ClientResponse) -> str | None:
-        """Pass the body on as it arrives; return why it broke off, or None where it ended."""
-        drained = 0
         try:
-            async with asyncio.timeout(None) as patience:
-                async for chunk in upstream.content.iter_any():
-                    await self._release(exchange, answer, answer.watcher.feed(chunk, exchange.ms()))
-                    if answer.watcher.terminal and not exchange.closed:
-                        await self._complete(exchange, answer, answer.watcher.take_held())
-                    if exchange.client_gone_at is None:
-                        continue
-                    if patience.when() is None:
-                        patience.reschedule(asyncio.get_running_loop().time() + self._config.drain_s)
-                    drained += len(chunk)
-                    if drained > self._config.drain_bytes:
-                        return f"the client had gone, and the answer did not end within {drained} further bytes"
-        except TimeoutError:
-            if exchange.client_gone_at is not None:
-                return f"the client had gone, and the answer did not end within {self._config.drain_s:g} s"
-            return f"the provider sent nothing for {self._config.silence_s:g} s"
-        except (aiohttp.ClientError, OSError) as error:
-            return f"the provider broke off its answer: {error or type(error).__name__}"
-        return None
+            incoming = await self._sender.send(outgoing, exchange.call.call_id, exchange.attempts)
+        except NoAnswerError as error:
+            await exchange.opened()
+            broken = error.broken
+            return await self._reply(exchange, broken.status, broken.outcome, broken.reason, broken.outcome)
+        async with incoming.response:
+            call = await exchange.opened()
+            if not incoming.asked:
+                exchange.call = replace(call, sent_hash=None)
+            self._complained = False
+            drain = Drain(self._config.drain_s, self._config.drain_bytes)
+            return await Passage(exchange, incoming, self._config.limits, drain, self._close_answer).run()
 
-    async def _complete(self, exchange: _Exchange, answer: _Answer, held: bytes) -> None:
-        """Commit the row, then let go of the bytes that complete the answer."""
-        if held or not exchange.closed:
-            await self._close_answer(exchange, answer)
-        if not await self._release(exchange, answer, held):
-            await self._close_answer(exchange, answer)
+    # The proxy's own answers
 
-    async def _release_head(self, exchange: _Exchange, answer: _Answer) -> None:
-        try:
-            await answer.response.prepare(exchange.request)
-            exchange.response = answer.response
-        except ConnectionError:
-            exchange.client_gone_at = now_us()
+    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.Response:
+        await exchange.opened()
+        return await self._reply(exchange, 401, "rejected", refusal.reason, "invalid_api_key")
 
-    async def _release(self, exchange: _Exchange, answer: _Answer, data: bytes) -> bool:
-        """Let bytes go to the client; False where it has just been found gone."""
-        if not data or exchange.client_gone_at is not None:
-            return True
-        try:
-            await answer.response.write(data)
-        except ConnectionError:
-            exchange.client_gone_at = now_us()
-            return False
-        return True
+    async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.Response:
+        """The head of a request has come, and its body not whole: there is nothing to send on."""
+        await exchange.opened()
+        if isinstance(trouble, TimeoutError):
+            reason = f"nothing more of the request came for {self._config.upload_s:g} s"
+            return await self._reply(exchange, 408, "rejected", reason, "upload_timeout")
+        if not isinstance(trouble, ConnectionError):
+            reason = f"the body of the request is not valid HTTP: {trouble}"
+            return await self._reply(exchange, 400, "rejected", reason, "malformed_request")
+        exchange.client_gone_at = now_us()
+        await self._close(exchange, None, "client_gone", "the client went away during its upload")
+        return web.Response(status=400)
 
-    # The row
+    async def _fail(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
+        """A bug of ours: the row says so, the client is told, the trace goes to stderr without secrets."""
+        trace = "".join(traceback.format_exception(error))
+        _logger.error("a call could not be relayed\n%s", exchange.redactor.text(trace)[0])
+        with suppress(Exception):
+            await exchange.opened()
+            if not exchange.closed:
+                await self._close(exchange, 500, "interrupted", f"the proxy failed: {type(error).__name__}: {error}")
+        if exchange.response is not None:
+            return break_off(exchange.request, exchange.response)
+        return self._error_reply(exchange, 500, "the proxy failed", "internal_error")
 
-    async def _close_answer(self, exchange: _Exchange, answer: _Answer, broken: str | None = None) -> None:
-        row = closing_row(
-            exchange.call, answer.head, answer.watcher, broken=broken, client_gone_at=exchange.client_gone_at
-        )
-        await self._commit(exchange, row, answer.watcher)
-
-    async def _close(self, exchange: _Exchange, status: int, outcome: Outcome, error: str) -> None:
-        row = replace(exchange.call, state="closed", status=status, outcome=outcome, error=error)
-        await self._commit(exchange, row, None)
-
-    async def _commit(self, exchange: _Exchange, row: Call, watcher: Watcher | None) -> None:
-        row = replace(row, ended_at=now_us(), latency_ms=exchange.ms())
-        row = await close_call(self._writer, row, exchange.attempts, watcher, exchange.redactor)
-        exchange.closed = True
-        self._accountant.take(row)
-
-    async def _interrupt(self, exchange: _Exchange) -> None:
-        """The proxy stops while the call is under way: the row says so."""
-        if not exchange.closed:
-            call = await exchange.opening
-            row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
-            await self._commit(exchange, row, None)
-
-    def _unrecordable(self, exchange: _Exchange, error: LogUnwritableError) -> web.StreamResponse:
+    def _unrecordable(self, exchange: Exchange, error: LogUnwritableError) -> web.StreamResponse:
         """Refuse what cannot be recorded: 503 where nothing was released, a broken connection where something was."""
         if not self._complained:
             self._complained = True
             _logger.error("%s; calls are refused until it can be written", error)
         if exchange.response is not None:
-            return _break_off(exchange.request, exchange.response)
+            return break_off(exchange.request, exchange.response)
+        return self._error_reply(exchange, 503, f"not served, because it cannot be recorded: {error}", "log_unwritable")
+
+    async def _reply(self, exchange: Exchange, status: int, outcome: Outcome, reason: str, code: str) -> web.Response:
+        await self._close(exchange, status, outcome, reason)
+        return self._error_reply(exchange, status, reason, code)
+
+    def _error_reply(self, exchange: Exchange, status: int, reason: str, code: str) -> web.Response:
         return error_reply(
             exchange.call.dialect,
-            503,
-            f"not served, because it cannot be recorded: {error}",
-            type_="server_error",
-            code="log_unwritable",
+            status,
+            exchange.redactor.text(reason)[0],
+            type_=_ERROR_TYPES.get(status, "invalid_request_error"),
+            code=code,
+            request_id=exchange.call.call_id,
         )
 
+    # The row
 
-def _break_off(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """End the client's connection without ending its answer, so that nobody takes half an answer for a whole one."""
-    if request.transport is not None:
-        request.transport.abort()
-    return response
+    async def _close_answer(self, exchange: Exchange, answer: Answer) -> None:
+        await self._commit(exchange, exchange.call, answer)
 
+    async def _close(self, exchange: Exchange, status: int | None, outcome: Outcome, error: str) -> None:
+        row = replace(exchange.call, state="closed", status=status, outcome=outcome, error=error)
+        await self._commit(exchange, row, None)
 
-def _request_id(headers: Mapping[str, str]) -> str | None:
-    """The provider's name for the request, under whichever header it uses."""
-    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+    async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
+        row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
+        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
+        exchange.closed = True
+        self._accountant.take(row)
+
+    async def _interrupt(self, exchange: Exchange) -> None:
+        """The proxy stops while the call is under way: the row says so."""
+        if not exchange.closed:
+            call = await exchange.opened()
+            row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
+            await self._commit(exchange, row, None)

@@ -27,11 +27,12 @@ class _AnthropicError(msgspec.Struct):
     type: str = "error"
 
 
-def error_reply(dialect: Dialect, status: int, message: str, *, type_: str, code: str) -> web.Response:
+def error_reply(dialect: Dialect, status: int, message: str, *, type_: str, code: str, request_id: str) -> web.Response:
     """An error as the agents' SDKs expect it.
 
     The OpenAI form is that of its API reference ("error codes"); the Anthropic form is that of its
-    errors page. ``message`` is prefixed, so that nobody takes it for the provider's word.
+    errors page. ``message`` is prefixed, so that nobody takes it for the provider's word. ``request_id``
+    is sent as ``x-request-id``, which agents print with an error; it is the ``call_id`` of the row.
     """
     message = f"cellmeter: {message}"
     reply: _OpenAIError | _AnthropicError
@@ -39,4 +40,8 @@ def error_reply(dialect: Dialect, status: int, message: str, *, type_: str, code
         reply = _AnthropicError(_AnthropicDetail(type_, message))
     else:
         reply = _OpenAIError(_Error(message, type_, code=code))
-    return web.Response(status=status, body=msgspec.json.encode(reply), content_type="application/json")
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(reply),
+        headers={"Content-Type": "application/json", "x-request-id": request_id},
+    )

@@ -4,6 +4,7 @@ Wiring only. Invariant: the log is closed last, after every call in flight has e
 """
 
 import errno
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,13 +18,18 @@ from yarl import URL
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.health import health
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
+from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.writer import LogWriter
 
 # Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
 _HEADER_LIMIT: Final = 64 * 1024
+# Only a request whose upload failed is left unread, and its client gets this long to read why (aiohttp's default: 10).
+_LINGER_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class ProxyConfig:
     sandboxes that have no network. ``drain_s`` bounds both the reading on for a client that has gone and
     the wait for calls in flight when the proxy stops. ``shutdown_s`` bounds the working out of costs and estimates
     that are still to be done then; ``prices`` is a file of the user's own prices (see ``prices.load_overrides``).
+    For the rest see ``RelayConfig``.
     """
 
     upstream: str
@@ -43,9 +50,11 @@ class ProxyConfig:
     upstream_key: str | None = None
     durability: Durability = "full"
     cells_only: bool = False
+    ask_usage: bool = True
     socket_path: Path | None = None
     connect_s: float = 30.0
     silence_s: float = 3600.0
+    upload_s: float = 120.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
     prices: Path | None = None
@@ -60,6 +69,8 @@ class Running:
     keys: KeyRing
     writer: LogWriter
     socket_path: Path | None
+    open_calls: Callable[[], int]
+    """How many calls are being relayed now."""
 
 
 @asynccontextmanager
@@ -85,8 +96,10 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
                 writer_name=writer_name(),
                 salt=salt,
                 cells_only=config.cells_only,
+                ask_usage=config.ask_usage,
                 connect_s=config.connect_s,
                 silence_s=config.silence_s,
+                upload_s=config.upload_s,
                 drain_s=config.drain_s,
             ),
             writer,
@@ -95,24 +108,28 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
             accountant,
         )
         runner = web.AppRunner(
-            make_app(relay),
+            make_app(relay, writer),
             access_log=None,
+            logger=_http_logger(),
             auto_decompress=False,
             shutdown_timeout=config.shutdown_s,
+            lingering_time=_LINGER_S,
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
-        yield Running(url, keys, writer, config.socket_path)
+        yield Running(url, keys, writer, config.socket_path, lambda: relay.open_calls)
 
 
-def make_app(relay: Relay) -> web.Application:
+def make_app(relay: Relay, writer: LogWriter) -> web.Application:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
     app = web.Application(client_max_size=0)
-    app.router.add_get("/_cellmeter/health", _health)
-    app.router.add_get("/", _root)
+    app.router.add_get("/_cellmeter/health", health(writer, lambda: relay.open_calls))
+    app.router.add_route("*", "/_cellmeter/{path:.*}", _nothing_here)
+    for path in ("/", "/s/{session}", "/s/{session}/"):
+        app.router.add_get(path, _root)
     app.router.add_route("*", "/{path:.*}", _unless_upgrade(relay))
     return app
 
@@ -177,20 +194,37 @@ async def _listen(runner: web.AppRunner, config: ProxyConfig) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _health(_: web.Request) -> web.Response:
-    return web.json_response({"status": "ok"})
+def _http_logger() -> logging.Logger:
+    """Says that a request was refused, and not with which bytes: they may hold a key."""
+
+    def without_details(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        record.msg, record.args = f"a request is not valid HTTP: {kind.__name__ if kind else record.getMessage()}", ()
+        record.exc_info = record.exc_text = None
+        return True
+
+    logger = logging.Logger("cellmeter.http")  # noqa: LOG001 - its filter shall not outlive this proxy
+    logger.parent = logging.getLogger("cellmeter")
+    logger.addFilter(without_details)
+    return logger
+
+
+async def _nothing_here(request: web.Request) -> web.Response:
+    """The proxy's own addresses are never the provider's."""
+    message = f"there is nothing at {request.method} {request.path}"
+    return error_reply("unknown", 404, message, type_="invalid_request_error", code="not_found", request_id=new_id())
 
 
 async def _root(_: web.Request) -> web.Response:
-    """Claude Code asks ``HEAD /`` before its first call; any 200 will do."""
-    return web.json_response({"service": "cellmeter"})
+    """Claude Code asks ``HEAD`` of its base address before its first call; any 200 will do."""
+    return web.json_response({"service": "cellmeter"}, headers={"x-request-id": new_id()})
 
 
 def _unless_upgrade(relay: Relay) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return web.Response(status=426, headers={"Upgrade": "HTTP/1.1"}, text="use HTTP")
+            return web.Response(status=426, headers={"Upgrade": "HTTP/1.1", "x-request-id": new_id()}, text="use HTTP")
         return await relay.handle(request)
 
     return handle

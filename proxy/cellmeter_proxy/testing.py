@@ -4,6 +4,9 @@ They use sockets on 127.0.0.1 and nothing else, so that what a test shows is wha
 """
 
 import asyncio
+import socket
+import ssl
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -11,7 +14,23 @@ from typing import Final, Self
 Step = bytes | Callable[[], Awaitable[object]]
 """Bytes to send, or something to wait for before the next step."""
 
+EVENT_STREAM: Final = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: r1\r\n\r\n"
+)
+"""The head of a streamed answer; its body is chunks, and then ``LAST_CHUNK``."""
+LAST_CHUNK: Final = b"0\r\n\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
+
+
+def json_answer(body: bytes, status: bytes = b"200 OK", *headers: bytes) -> bytes:
+    """A whole answer with a Content-Length."""
+    lines = [b"HTTP/1.1 " + status, b"content-type: application/json", *headers, b"content-length: %d" % len(body)]
+    return b"\r\n".join(lines) + _HEAD_END + body
+
+
+def chunk(data: bytes) -> bytes:
+    """Bytes as one chunk of a chunked body."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 class LiteralProvider:
@@ -21,17 +40,19 @@ class LiteralProvider:
     for the next request. ``received`` holds every request, head and body, exactly as it came.
     """
 
-    def __init__(self, *scripts: Sequence[Step]) -> None:
+    def __init__(self, *scripts: Sequence[Step], tls: ssl.SSLContext | None = None) -> None:
         self.received: list[bytes] = []
         self.url = ""
         self._scripts = iter(scripts)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._met = asyncio.Event()  # somebody has connected
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=64 * 1024 * 1024, ssl=self._tls)
         host, port = self._server.sockets[0].getsockname()
-        self.url = f"http://{host}:{port}/v1"
+        self.url = f"http{'s' if self._tls else ''}://{host}:{port}/v1"
         return self
 
     async def __aexit__(
@@ -42,8 +63,16 @@ class LiteralProvider:
         for writer in self._writers:
             writer.transport.abort()
 
+    async def hang_up(self) -> None:
+        """Close every connection in order, at least one, and return when its end is with the other side."""
+        await self._met.wait()
+        for writer in list(self._writers):
+            writer.close()
+            await writer.wait_closed()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._met.set()
         try:
             while (request := await read_message(reader)) is not None:
                 self.received.append(request)
@@ -55,18 +84,25 @@ class LiteralProvider:
             writer.close()
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        for step in next(self._scripts):
+        for step in next(self._scripts, (reset,)):
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
             elif step is reset:
-                writer.transport.abort()
+                reset_connection(writer.transport)
                 raise ConnectionResetError
             elif step is close:
                 writer.close()
                 raise ConnectionResetError
             else:
                 await step()
+
+
+def reset_connection(transport: asyncio.BaseTransport) -> None:
+    """Break a TCP connection off, so that the other side is told (RST) rather than left with an end (socket(7))."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.close()
 
 
 async def reset() -> None:
@@ -108,6 +144,11 @@ class LiteralClient:
         """Send a POST with exactly these headers and this body."""
         head = [f"POST {path} HTTP/1.1".encode(), b"Host: proxy", *headers, b"Content-Length: %d" % len(body)]
         self._writer.write(b"\r\n".join(head) + _HEAD_END + body)
+        await self._writer.drain()
+
+    async def send(self, data: bytes) -> None:
+        """Send exactly these bytes."""
+        self._writer.write(data)
         await self._writer.drain()
 
     async def until(self, end: bytes) -> bytes:

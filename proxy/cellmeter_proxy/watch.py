@@ -4,12 +4,15 @@ Invariant: the bytes that complete an answer are withheld until the caller has c
 row and takes them with ``take_held``.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
-from cellmeter_proxy.encodings import decode
+from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.wire import AnswerFacts, StreamWatcher, read_answer
+
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 
 class Watcher(Protocol):
@@ -17,6 +20,8 @@ class Watcher(Protocol):
 
     terminal: bool
     """The event that completes the answer has been received whole."""
+    strips: bool
+    """Something is taken out of what the client gets."""
     timeline: list[tuple[float, int]]
     """When each chunk came, in the caller's milliseconds, and its size."""
 
@@ -29,6 +34,16 @@ class Watcher(Protocol):
     @property
     def received(self) -> bytes:
         """Every byte so far, as received."""
+        ...
+
+    @property
+    def decoded(self) -> bytes:
+        """Every byte so far without its content coding, as far as it could be decoded."""
+        ...
+
+    @property
+    def decode_error(self) -> str | None:
+        """What was wrong with the content coding, if anything was."""
         ...
 
     def feed(self, chunk: bytes, at_ms: float) -> bytes:
@@ -57,12 +72,14 @@ class UnaryWatcher:
 
     def __init__(self, dialect: Dialect, *, length: int | None, encoding: str | None) -> None:
         self.terminal = False
+        self.strips = False
         self.timeline: list[tuple[float, int]] = []
         self._dialect: Dialect = dialect
         self._encoding = encoding
         self._left = length
         self._chunks: list[bytes] = []
         self._held = b""
+        self._plain: tuple[bytes, str | None] | None = None
 
     @property
     def ttft_ms(self) -> None:
@@ -78,9 +95,20 @@ class UnaryWatcher:
 
     @property
     def received(self) -> bytes:
-        return b"".join(self._chunks)
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0] if self._chunks else b""
+
+    @property
+    def decoded(self) -> bytes:
+        return self._decode()[0]
+
+    @property
+    def decode_error(self) -> str | None:
+        return self._decode()[1]
 
     def feed(self, chunk: bytes, at_ms: float) -> bytes:
+        self._plain = None
         self._chunks.append(chunk)
         self.timeline.append((at_ms, len(chunk)))
         if self._left is not None:
@@ -103,9 +131,16 @@ class UnaryWatcher:
         return held
 
     def facts(self) -> AnswerFacts:
-        body = self.received
-        decoded = decode(body, self._encoding) if self._encoding else body
-        return read_answer(self._dialect, body if decoded is None else decoded)
+        return read_answer(self._dialect, self.decoded)
+
+    def _decode(self) -> tuple[bytes, str | None]:
+        """The body without its coding and what was wrong with it; kept until more bytes come."""
+        if self._plain is None:
+            decoder = StreamDecoder(self._encoding)
+            plain = decoder.feed(self.received)
+            decoder.finish()
+            self._plain = plain, decoder.error
+        return self._plain
 
 
 def watch(dialect: Dialect, headers: Mapping[str, str], *, strip_usage: bool = False) -> Watcher:
@@ -116,4 +151,4 @@ def watch(dialect: Dialect, headers: Mapping[str, str], *, strip_usage: bool = F
     if headers.get("content-type", "").lower().startswith("text/event-stream"):
         return StreamWatcher(dialect, strip_usage=strip_usage, encoding=encoding)
     length = headers.get("content-length", "")
-    return UnaryWatcher(dialect, length=int(length) if length.isdigit() else None, encoding=encoding)
+    return UnaryWatcher(dialect, length=int(length) if _LENGTH.fullmatch(length) else None, encoding=encoding)

@@ -199,3 +199,11 @@ def test_a_log_of_an_older_version_is_brought_up_to_date_when_it_is_written(firs
         assert log.meta("schema_version") == str(SCHEMA_VERSION)
         log.append(newer)
         assert list(log.rows(Call)) == [CALL, newer]
+
+
+def test_the_links_of_a_history_that_earlier_calls_of_the_session_ended_in_are_found(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        for number, (session, link) in enumerate([("s", "one"), ("s", "one"), ("s", "three"), ("t", "two")], 1):
+            log.open_call(Call(call_id=str(number), session=session, writer="h/1/1", started_at=1, prefix_hash=link))
+        assert log.known_prefixes("s", ["one", "two", "three", "four"]) == {"one", "three"}
+        assert log.known_prefixes("s", []) == set()

@@ -5,17 +5,26 @@ import gzip
 import json
 import sqlite3
 import zlib
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
 
 import pytest
 
 from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.record import Attempt, Call
-from cellmeter_proxy.server import ProxyConfig, Running, serve
-from cellmeter_proxy.testing import LiteralClient, LiteralProvider, Step, close, reset
+from cellmeter_proxy.server import Running
+from cellmeter_proxy.testing import (
+    EVENT_STREAM,
+    LAST_CHUNK,
+    LiteralClient,
+    LiteralProvider,
+    Step,
+    chunk,
+    close,
+    json_answer,
+    reset,
+)
 
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi \\u00e9"}],"n":1.0,"temperature":0}'
 STREAM_BODY = (
@@ -33,40 +42,7 @@ STOP = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop
 USAGE = b'data: {"id":"c1","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":2,"total_tokens":13}}\n\n'
 DONE = b"data: [DONE]\n\n"
 PATH = "/v1/chat/completions"
-
-
-class Recorder(Protocol):
-    def __call__(self, provider: LiteralProvider, **options: Any) -> AbstractAsyncContextManager[Running]: ...
-
-
-def unary(body: bytes = ANSWER, status: bytes = b"200 OK", *headers: bytes) -> bytes:
-    lines = [b"HTTP/1.1 " + status, b"content-type: application/json", *headers, b"content-length: %d" % len(body)]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: r1\r\n\r\n"
-)
-END = b"0\r\n\r\n"
-
-
-@pytest.fixture
-def log_path(tmp_path: Path) -> Path:
-    return tmp_path / "calls.db"
-
-
-@pytest.fixture
-def recorder(log_path: Path) -> Recorder:
-    @asynccontextmanager
-    async def run(provider: LiteralProvider, **options: Any) -> AsyncIterator[Running]:
-        async with serve(ProxyConfig(upstream=provider.url, log=log_path, **options)) as running:
-            yield running
-
-    return run
+Recorder = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 def calls(path: Path) -> list[Call]:
@@ -84,7 +60,7 @@ def states(path: Path) -> list[tuple[object, ...]]:
 
 
 async def test_an_answer_is_passed_on_byte_for_byte_and_its_row_is_exact(recorder: Recorder, log_path: Path) -> None:
-    answer = unary(ANSWER, b"200 OK", b"X-Request-ID: r-7")
+    answer = json_answer(ANSWER, b"200 OK", b"X-Request-ID: r-7")
     async with LiteralProvider([answer]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, BODY, KEY, b"Content-Type: application/json", b"User-Agent: t/1")
@@ -117,7 +93,7 @@ async def test_an_answer_is_passed_on_byte_for_byte_and_its_row_is_exact(recorde
 
 
 async def test_headers_reach_the_provider_as_the_agent_sent_them(recorder: Recorder) -> None:
-    async with LiteralProvider([unary()]) as provider, recorder(provider) as proxy:
+    async with LiteralProvider([json_answer(ANSWER)]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post("/v1/chat/completions?b=%2F&a=1", BODY, KEY, b"X-Stainless-OS: Linux", b"x-odd-Case: 1")
         await client.until(ANSWER)
@@ -132,7 +108,16 @@ async def test_the_row_is_open_before_the_first_byte_and_closed_before_the_last(
     recorder: Recorder, log_path: Path
 ) -> None:
     go = asyncio.Event()
-    script: list[Step] = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, chunk(STOP), chunk(USAGE), chunk(DONE), END]
+    script: list[Step] = [
+        EVENT_STREAM,
+        chunk(ROLE),
+        chunk(TOKEN),
+        go.wait,
+        chunk(STOP),
+        chunk(USAGE),
+        chunk(DONE),
+        LAST_CHUNK,
+    ]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -150,7 +135,7 @@ async def test_a_stream_arrives_frame_by_frame_and_unchanged(recorder: Recorder,
     gates = [asyncio.Event() for _ in range(3)]
     keep_alive = b": keep-alive\n\n"
     script: list[Step] = [
-        STREAM_HEAD,
+        EVENT_STREAM,
         chunk(keep_alive),
         gates[0].wait,
         chunk(ROLE),
@@ -158,14 +143,14 @@ async def test_a_stream_arrives_frame_by_frame_and_unchanged(recorder: Recorder,
         chunk(TOKEN),
         gates[2].wait,
     ]
-    script += [chunk(STOP + USAGE + DONE), END]
+    script += [chunk(STOP + USAGE + DONE), LAST_CHUNK]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
         for part, gate in zip((keep_alive, ROLE, TOKEN), gates, strict=True):
             assert (await client.until(part)).endswith(part)
             gate.set()
-        assert (await client.until(END)).replace(b"\r\n", b"").endswith(b"0")
+        assert (await client.until(LAST_CHUNK)).replace(b"\r\n", b"").endswith(b"0")
         await client.close()
     (call,) = calls(log_path)
     assert (call.outcome, call.finish_reason, call.prompt_tokens, call.completion_tokens) == ("ok", "stop", 11, 2)
@@ -180,14 +165,14 @@ async def test_a_stream_arrives_frame_by_frame_and_unchanged(recorder: Recorder,
 
 async def test_a_provider_that_breaks_off_breaks_the_client_off_too(recorder: Recorder, log_path: Path) -> None:
     go = asyncio.Event()
-    script: list[Step] = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, reset]
+    script: list[Step] = [EVENT_STREAM, chunk(ROLE), chunk(TOKEN), go.wait, reset]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
         await client.until(TOKEN)
         go.set()
         rest, _ = await client.rest()
-        assert END not in rest
+        assert LAST_CHUNK not in rest
     (call,) = calls(log_path)
     assert (call.state, call.outcome, call.usage_source, call.prompt_tokens) == (
         "closed",
@@ -199,7 +184,7 @@ async def test_a_provider_that_breaks_off_breaks_the_client_off_too(recorder: Re
 
 
 async def test_a_short_answer_is_never_passed_off_as_whole(recorder: Recorder, log_path: Path) -> None:
-    short = unary().removesuffix(b'"total_tokens":13}}')
+    short = json_answer(ANSWER).removesuffix(b'"total_tokens":13}}')
     async with LiteralProvider([short, close]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, BODY, KEY)
@@ -209,10 +194,13 @@ async def test_a_short_answer_is_never_passed_off_as_whole(recorder: Recorder, l
 
 
 async def test_a_stream_that_ends_without_its_terminal_event_is_no_success(recorder: Recorder, log_path: Path) -> None:
-    async with LiteralProvider([STREAM_HEAD, chunk(ROLE), chunk(TOKEN), END]) as provider, recorder(provider) as proxy:
+    async with (
+        LiteralProvider([EVENT_STREAM, chunk(ROLE), chunk(TOKEN), LAST_CHUNK]) as provider,
+        recorder(provider) as proxy,
+    ):
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
-        await client.until(END)
+        await client.until(LAST_CHUNK)
         await client.close()
     (call,) = calls(log_path)
     assert (call.outcome, call.error) == ("stream_error", "the stream ended without its terminal event")
@@ -244,7 +232,7 @@ async def test_a_provider_that_is_silent_too_long_is_a_timeout(recorder: Recorde
 
 async def test_an_error_passes_on_with_its_retry_after_and_is_an_attempt(recorder: Recorder, log_path: Path) -> None:
     error = b'{"error":{"message":"slow down","type":"rate_limit_error"}}'
-    throttled = unary(error, b"429 Too Many Requests", b"Retry-After: 1.5", b"x-ratelimit-remaining-requests: 0")
+    throttled = json_answer(error, b"429 Too Many Requests", b"Retry-After: 1.5", b"x-ratelimit-remaining-requests: 0")
     async with LiteralProvider([throttled]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, BODY, KEY, b"x-stainless-retry-count: 2")
@@ -263,7 +251,7 @@ async def test_a_client_that_goes_away_loses_no_usage(recorder: Recorder, log_pa
     gone = asyncio.Event()
     filler: list[Step] = [chunk(TOKEN)] * 50
     script: list[Step] = [
-        STREAM_HEAD,
+        EVENT_STREAM,
         chunk(ROLE),
         chunk(TOKEN),
         gone.wait,
@@ -271,7 +259,7 @@ async def test_a_client_that_goes_away_loses_no_usage(recorder: Recorder, log_pa
         chunk(STOP),
         chunk(USAGE),
         chunk(DONE),
-        END,
+        LAST_CHUNK,
     ]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
@@ -291,7 +279,7 @@ async def test_a_client_that_goes_away_loses_no_usage(recorder: Recorder, log_pa
 
 async def test_reading_on_for_a_client_that_went_away_is_bounded(recorder: Recorder, log_path: Path) -> None:
     gone, never = asyncio.Event(), asyncio.Event()
-    script: list[Step] = [STREAM_HEAD, chunk(TOKEN), gone.wait, *[chunk(TOKEN)] * 20, never.wait]
+    script: list[Step] = [EVENT_STREAM, chunk(TOKEN), gone.wait, *[chunk(TOKEN)] * 20, never.wait]
     async with LiteralProvider(script) as provider, recorder(provider, drain_s=0.1) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -310,7 +298,7 @@ async def test_a_client_that_closes_after_the_terminal_event_has_a_complete_answ
     recorder: Recorder, log_path: Path
 ) -> None:
     hang_up = asyncio.Event()
-    script: list[Step] = [STREAM_HEAD, chunk(TOKEN), chunk(STOP), chunk(USAGE), chunk(DONE), hang_up.wait, END]
+    script: list[Step] = [EVENT_STREAM, chunk(TOKEN), chunk(STOP), chunk(USAGE), chunk(DONE), hang_up.wait, LAST_CHUNK]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -325,18 +313,18 @@ async def test_a_client_that_closes_after_the_terminal_event_has_a_complete_answ
 
 async def test_stopping_the_proxy_marks_what_is_in_flight(recorder: Recorder, log_path: Path) -> None:
     never = asyncio.Event()
-    async with LiteralProvider([STREAM_HEAD, chunk(TOKEN), never.wait]) as provider:
+    async with LiteralProvider([EVENT_STREAM, chunk(TOKEN), never.wait]) as provider:
         async with recorder(provider, shutdown_s=0.1) as proxy:
             client = await LiteralClient.connect(proxy.url)
             await client.post(PATH, STREAM_BODY, KEY)
             await client.until(TOKEN)
         rest, _ = await client.rest()
-        assert END not in rest
+        assert LAST_CHUNK not in rest
     assert states(log_path) == [("interrupted", "interrupted")]
 
 
 async def test_what_cannot_be_recorded_is_not_served(recorder: Recorder, log_path: Path, tmp_path: Path) -> None:
-    async with LiteralProvider([unary()], [unary()]) as provider, recorder(provider) as proxy:
+    async with LiteralProvider([json_answer(ANSWER)], [json_answer(ANSWER)]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         log_path.rename(tmp_path / "away.db")
         await client.post(PATH, BODY, KEY)
@@ -355,7 +343,16 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
     recorder: Recorder, log_path: Path, tmp_path: Path
 ) -> None:
     go = asyncio.Event()
-    script: list[Step] = [STREAM_HEAD, chunk(ROLE), chunk(TOKEN), go.wait, chunk(STOP), chunk(USAGE), chunk(DONE), END]
+    script: list[Step] = [
+        EVENT_STREAM,
+        chunk(ROLE),
+        chunk(TOKEN),
+        go.wait,
+        chunk(STOP),
+        chunk(USAGE),
+        chunk(DONE),
+        LAST_CHUNK,
+    ]
     async with LiteralProvider(script) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, STREAM_BODY, KEY)
@@ -364,13 +361,13 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
         go.set()
         rest, _ = await client.rest()
         assert DONE not in rest
-        assert END not in rest
+        assert LAST_CHUNK not in rest
         (tmp_path / "away.db").rename(log_path)
 
 
 async def test_a_cell_only_proxy_refuses_and_records_what_has_no_key(recorder: Recorder, log_path: Path) -> None:
     options = {"cells_only": True, "upstream_key": "sk-provider-0123456789abcdef"}
-    async with LiteralProvider([unary()]) as provider, recorder(provider, **options) as proxy:
+    async with LiteralProvider([json_answer(ANSWER)]) as provider, recorder(provider, **options) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, BODY, KEY)
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
@@ -391,7 +388,7 @@ async def test_no_secret_reaches_the_disk(recorder: Recorder, log_path: Path) ->
     secret = b"sk-test-0123456789abcdefghijkl"
     echo = ANSWER.replace(b"hello", secret)
     request = BODY.replace(b"hi", b"my key is " + secret)
-    async with LiteralProvider([unary(echo)]) as provider, recorder(provider) as proxy:
+    async with LiteralProvider([json_answer(echo)]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, request, KEY)
         assert secret in await client.until(echo)
@@ -413,7 +410,7 @@ async def test_compressed_bodies_go_on_as_they_came_and_are_read_for_the_record(
 ) -> None:
     pack = gzip.compress if coding == "gzip" else zlib.compress
     packed, answer = pack(BODY), pack(ANSWER)
-    script = unary(answer, b"200 OK", b"content-encoding: " + coding.encode())
+    script = json_answer(answer, b"200 OK", b"content-encoding: " + coding.encode())
     async with LiteralProvider([script]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, packed, KEY, b"Content-Encoding: " + coding.encode(), b"Accept-Encoding: gzip, deflate")
@@ -428,7 +425,7 @@ async def test_compressed_bodies_go_on_as_they_came_and_are_read_for_the_record(
 async def test_megabytes_pass_both_ways(recorder: Recorder, log_path: Path) -> None:
     big = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x" * 20_000_000}]}).encode()
     answer = ANSWER.replace(b"hello", b"y" * 5_000_000)
-    async with LiteralProvider([unary(answer)]) as provider, recorder(provider) as proxy:
+    async with LiteralProvider([json_answer(answer)]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post(PATH, big, KEY)
         head = await client.until(b"\r\n\r\n")
@@ -440,7 +437,7 @@ async def test_megabytes_pass_both_ways(recorder: Recorder, log_path: Path) -> N
 
 
 async def test_an_unknown_path_is_passed_through_and_recorded_as_unknown(recorder: Recorder, log_path: Path) -> None:
-    async with LiteralProvider([unary(b'{"ok":true}')]) as provider, recorder(provider) as proxy:
+    async with LiteralProvider([json_answer(b'{"ok":true}')]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         await client.post("/v1/datalake/events", b"\x00\xff", KEY)
         await client.until(b'{"ok":true}')
@@ -452,7 +449,7 @@ async def test_an_unknown_path_is_passed_through_and_recorded_as_unknown(recorde
 
 async def test_calls_at_once_on_one_proxy_all_get_their_own_rows(recorder: Recorder, log_path: Path) -> None:
     count = 60
-    async with LiteralProvider(*([unary()] for _ in range(count))) as provider, recorder(provider) as proxy:
+    async with LiteralProvider(*([json_answer(ANSWER)] for _ in range(count))) as provider, recorder(provider) as proxy:
 
         async def one() -> None:
             client = await LiteralClient.connect(proxy.url)

@@ -30,16 +30,32 @@ from cellmeter_proxy.server import ProxyConfig, serve
     help="What a recorded call survives: the loss of power, or the death of the process.",
 )
 @click.option(
+    "--ask-usage/--no-ask-usage",
+    default=True,
+    show_default=True,
+    help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
+)
+@click.option(
     "--prices",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Your own prices, which win over the built-in table: TOML with [[price]] host, model, input, output, …",
 )
-def proxy(upstream: str, log: Path, listen: str, durability: Durability, prices: Path | None) -> None:
+def proxy(
+    upstream: str, log: Path, listen: str, durability: Durability, prices: Path | None, *, ask_usage: bool
+) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     host, port = parse_listen(listen)
-    config = ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability, prices=prices)
+    config = ProxyConfig(
+        upstream=upstream,
+        log=log,
+        host=host,
+        port=port,
+        durability=durability,
+        ask_usage=ask_usage,
+        prices=prices,
+    )
     run_async(_serve(config))
 
 

@@ -1,7 +1,7 @@
 """Credentials in the head of a request or an answer: in headers and in the query."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -64,6 +64,24 @@ def is_credential_header(name: str) -> bool:
     return name in _CREDENTIAL_HEADERS or name.endswith(_CREDENTIAL_ENDINGS)
 
 
+def credentials(headers: Iterable[tuple[str, str]], query: str) -> Iterator[str]:
+    """Every secret that the head of a request carries, for a ``Redactor`` to look for elsewhere.
+
+    Args:
+        headers: as received.
+        query: of the request's target, without its question mark.
+
+    """
+    for name, value in headers:
+        if name.lower() in {"cookie", "set-cookie"}:
+            yield from (part.partition("=")[2].strip() for part in value.split(";"))
+        elif is_credential_header(name):
+            yield credential(value)
+    for match in _PARAMETER.finditer(query):
+        if _is_credential_parameter(match):
+            yield unquote_plus(match["value"])
+
+
 def redact_headers(headers: Iterable[tuple[str, str]], salt: str, redactor: Redactor) -> list[tuple[str, str]]:
     """Headers as they may be stored: credentials by fingerprint, other secrets masked, order and case kept."""
     return [
@@ -79,5 +97,9 @@ def redact_url(url: str) -> str:
 
 
 def _mask_parameter(match: re.Match[str]) -> str:
+    return f"{match['name']}=***" if _is_credential_parameter(match) else match[0]
+
+
+def _is_credential_parameter(match: re.Match[str]) -> bool:
     name = unquote_plus(match["name"]).lower().replace("-", "_")
-    return f"{match['name']}=***" if name in _CREDENTIAL_PARAMETERS and match["value"] else match[0]
+    return name in _CREDENTIAL_PARAMETERS and bool(match["value"])

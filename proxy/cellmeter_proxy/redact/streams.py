@@ -6,6 +6,7 @@ Invariant: but for the masked characters every byte of the stream stays as it wa
 import json
 import re
 from collections.abc import Hashable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +25,7 @@ _PIECES: Final[dict[Dialect, frozenset[str]]] = {
 }
 """The members that hold a piece of a longer text."""
 _ANY_PIECE: Final = _CHAT | _MESSAGES | {"delta"}
-_IDENTITY: Final = ("type", "item_id", "output_index", "content_index", "summary_index", "index")
+_IDENTITY: Final = frozenset({"type", "item_id", "output_index", "content_index", "summary_index", "index"})
 """The members of a frame that tell which text its piece belongs to."""
 _STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _UNIT: Final = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\]", re.DOTALL)
@@ -34,8 +35,8 @@ class _Piece(msgspec.Struct, frozen=True):
     """A string of a frame that is a piece of a longer text."""
 
     frame: int
-    start: int
-    end: int
+    ordinal: int
+    """Its place among the strings of the frame, names included."""
     text: str
 
 
@@ -68,34 +69,49 @@ def redact_stream(body: bytes, dialect: Dialect, redactor: Redactor) -> tuple[by
 
 def _texts(frames: list[bytes], names: frozenset[str]) -> dict[Hashable, list[_Piece]]:
     """The texts that the frames bring piece by piece, each under a name of its own."""
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
     texts: dict[Hashable, list[_Piece]] = {}
     for number, raw in enumerate(frames):
-        source = _data(raw)
+        found: list[tuple[tuple[object, ...], int, str]] = []
         try:
-            value = json.loads(source, object_pairs_hook=_Pairs, strict=False)
-            strings = list(_strings(value, ()))
+            value = decoder.decode(_data(raw))
+            _collect(value, (), names, found, 0)
         except (ValueError, RecursionError):
             continue
-        members = dict(value) if isinstance(value, _Pairs) else {}
-        identity = tuple(repr(members.get(name)) for name in _IDENTITY)
-        for (path, text), token in zip(strings, _STRING.finditer(source), strict=True):
-            if path and path[-1] in names:
-                texts.setdefault((identity, path), []).append(_Piece(number, *token.span(1), text))
+        identity = _identity(value) if found else ()
+        for path, ordinal, text in found:
+            texts.setdefault((identity, path), []).append(_Piece(number, ordinal, text))
     return texts
 
 
-def _strings(value: object, path: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], str]]:
-    """Every string of a JSON value in the order of the text; a name comes with an empty path."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, _Pairs):
+def _identity(value: object) -> Hashable:
+    members = value if isinstance(value, _Pairs) else ()
+    return tuple(sorted({name: repr(member) for name, member in members if name in _IDENTITY}.items()))
+
+
+def _collect(
+    value: object,
+    path: tuple[object, ...],
+    names: frozenset[str],
+    found: list[tuple[tuple[object, ...], int, str]],
+    count: int,
+) -> int:
+    """Find the pieces in a JSON value; the strings before it are counted, and those up to its end returned."""
+    if isinstance(value, _Pairs):
         for name, member in value:
-            yield (), name
-            yield from _strings(member, (*path, name))
+            count += 1
+            if isinstance(member, str) and name in names:
+                found.append(((*path, name), count, member))
+            if isinstance(member, str | list):
+                count = _collect(member, (*path, name), names, found, count)
     elif isinstance(value, list):
         for position, member in enumerate(value):
-            index = dict(member).get("index", position) if isinstance(member, _Pairs) else position
-            yield from _strings(member, (*path, repr(index)))
+            if isinstance(member, str | list):
+                index = dict(member).get("index", position) if isinstance(member, _Pairs) else position
+                count = _collect(member, (*path, repr(index)), names, found, count)
+    elif isinstance(value, str):
+        count += 1
+    return count
 
 
 def _character_spans(redactor: Redactor, text: str) -> list[tuple[int, int]]:
@@ -119,11 +135,12 @@ def _spread(
         touched = [(max(start - offset, 0), min(end - offset, size)) for start, end in hits]
         touched = [(low, high) for low, high in touched if low < high]
         if touched:
-            literal = _data(frames[piece.frame])[piece.start : piece.end]
-            units = [unit.span() for unit in _UNIT.finditer(literal)]
+            source = _data(frames[piece.frame])
+            literal = next(islice(_STRING.finditer(source), piece.ordinal, None))
+            units = [unit.span() for unit in _UNIT.finditer(source, *literal.span(1))]
             for low, high in touched:
                 for start, end in units[low:high]:
-                    yield piece.frame, (piece.start + start, piece.start + end)
+                    yield piece.frame, (start, end)
         offset += size
 
 

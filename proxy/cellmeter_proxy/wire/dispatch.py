@@ -35,7 +35,11 @@ def read_request(dialect: Dialect, endpoint: str, body: bytes) -> RequestFacts:
         body: without content coding (see ``encodings.decode``).
 
     """
-    request = canonical.parse(body)
+    return request_facts(dialect, endpoint, canonical.parse(body))
+
+
+def request_facts(dialect: Dialect, endpoint: str, request: object) -> RequestFacts:
+    """What a request says, for whoever has parsed its body already (``canonical.parse``)."""
     if not isinstance(request, dict):
         return RequestFacts(dialect=dialect, endpoint=endpoint)
     history = _HISTORIES[dialect](request) if dialect in _HISTORIES else None

@@ -237,7 +237,7 @@ def _has_no_usage_frame(chunk: bytes) -> bool:
     """The common cases, told without cutting: whole frames without usage, or one frame that has a choice in it."""
     if not chunk.endswith(b"\n\n"):
         return False
-    if b'"usage"' not in chunk:
+    if chunk.count(b'"usage"') == chunk.count(b'"usage":null') + chunk.count(b'"usage": null'):
         return True
     is_one_frame = chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk
     return is_one_frame and (b'"choices":[{' in chunk or b'"choices": [{' in chunk)

@@ -66,6 +66,8 @@ class StreamWatcher:
         self._hold = TerminalHold(dialect)
         self._decoder = StreamDecoder(encoding) if codings(encoding) else None
         self._strip = UsageStrip() if strip_usage and self._decoder is None else None
+        self.strips = self._strip is not None
+        """The usage chunk is taken out."""
         self._chunks: list[bytes] = []
         self._plain: list[bytes] = []
         self._queue = bytearray()  # chunks of a compressed stream that wait

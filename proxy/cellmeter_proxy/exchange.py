@@ -1,0 +1,67 @@
+"""One call while it lasts: what came in, what is known of it so far, and the row that is being written."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from cellmeter_proxy.record import Attempt, Call
+from cellmeter_proxy.redact import Redactor
+
+
+@dataclass
+class Exchange:
+    """One call while it lasts."""
+
+    request: web.Request
+    body: bytes
+    """Exactly as received."""
+    call: Call
+    """The row as it stands in the log, once it has been opened."""
+    redactor: Redactor
+    began: float
+    opening: "asyncio.Future[Call]"
+    asking: bytes | None = None
+    """What goes to the provider instead of the body, so that its stream reports usage."""
+    attempts: list[Attempt] = field(default_factory=list)
+    client_gone_at: int | None = None
+    response: web.StreamResponse | None = None
+    """The answer to the client, once its head has been released."""
+    closed: bool = False
+    """The row is closed and committed."""
+
+    def ms(self) -> float:
+        """Milliseconds since the whole request had been received."""
+        return (time.perf_counter() - self.began) * 1000
+
+    async def opened(self) -> Call:
+        """The row as written, after its commit. Whoever waits may be cancelled; the row may not."""
+        self.call = await asyncio.shield(self.opening)
+        return self.call
+
+
+@dataclass
+class Upload:
+    """The body of a request as it came."""
+
+    chunks: list[bytes] = field(default_factory=list)
+    trouble: Exception | None = None
+    """Why it is not whole."""
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+    async def receive(self, request: web.Request, silence_s: float) -> None:
+        """Read the whole body, or as much of it as comes.
+
+        aiohttp does not tell the reader of a body that went on with something that is no HTTP: silence does.
+        """
+        try:
+            async with asyncio.timeout(silence_s) as patience:
+                async for chunk in request.content.iter_any():
+                    self.chunks.append(chunk)
+                    patience.reschedule(asyncio.get_running_loop().time() + silence_s)
+        except (TimeoutError, ConnectionError, web.RequestPayloadError) as error:
+            self.trouble = error

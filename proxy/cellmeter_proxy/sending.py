@@ -1,0 +1,194 @@
+"""To the provider: the tries upstream of one call, each recorded as an attempt whichever way it ends.
+
+Invariant: a request is sent a second time only where the first try cannot have had an effect, and at most once for
+each of two reasons: nothing of it had been written (the provider had closed the kept-alive connection), or the
+provider refused the field that was put in to ask for usage. https://www.rfc-editor.org/rfc/rfc9110#section-9.2.2
+forbids a proxy to repeat a POST that may have been processed.
+"""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from msgspec.structs import replace
+from yarl import URL
+
+from cellmeter_proxy.encodings import StreamDecoder
+from cellmeter_proxy.headers import RawHeaders, request_headers
+from cellmeter_proxy.outcome import Broken, Limits, no_answer
+from cellmeter_proxy.payload import WholeBody
+from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
+from cellmeter_proxy.record import Attempt, now_us
+from cellmeter_proxy.wire.fields import load_object, text
+
+_REFUSING: Final = frozenset({400, 422})
+_ASKING_NAMES: Final = (b"stream_options", b"include_usage")
+_MAX_REFUSAL: Final = 64 * 1024
+_MAX_REMEMBERED: Final = 1000
+_STALE: Final = "the provider had closed the kept-alive connection before anything of the request was sent"
+_REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "x-generation-id", "apim-request-id", "cf-ray")
+
+
+class NoAnswerError(Exception):
+    """The provider gave no answer at all."""
+
+    def __init__(self, broken: Broken, *, unsent: bool) -> None:
+        super().__init__(broken.reason)
+        self.broken = broken
+        self.unsent = unsent
+        """Nothing of the request was written."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A request as it goes to the provider."""
+
+    method: str
+    url: URL
+    headers: RawHeaders
+    """As received."""
+    key: str | None
+    """The provider's key to put in place of the client's; None leaves the client's own."""
+    body: bytes
+    asking: bytes | None = None
+    """The body with usage asked for (``splice.add_include_usage``), or None where it goes as it is."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An answer whose head has come."""
+
+    response: aiohttp.ClientResponse
+    asked: bool = False
+    """Usage was asked for in the client's place."""
+    read: bytes = b""
+    """What was read of the body already."""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece as it arrives."""
+        if self.read:
+            yield self.read
+        async for chunk in self.response.content.iter_any():
+            yield chunk
+
+
+class Sender:
+    """Sends requests to one provider, and remembers which models' requests may not ask for usage."""
+
+    def __init__(self, session: aiohttp.ClientSession, upstream: URL, limits: Limits) -> None:
+        self._session = session
+        self._upstream = upstream
+        self._limits = limits
+        self._refusals: set[str | None] = set()
+
+    def may_ask(self, body: bytes) -> bool:
+        """Whether the provider is not known to refuse the field, for the model that a body names."""
+        return not self._refusals or _model(body) not in self._refusals
+
+    async def send(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt]) -> Incoming:
+        """The provider's answer.
+
+        Args:
+            outgoing: what to send.
+            call_id: of the row that the attempts belong to.
+            attempts: each try is added to it.
+
+        Raises:
+            NoAnswerError: there is none.
+
+        """
+        if outgoing.asking is None:
+            return await self._try(outgoing, call_id, attempts, asking=False)
+        incoming = await self._try(outgoing, call_id, attempts, asking=True)
+        if incoming.response.status not in _REFUSING:
+            return incoming
+        read = await _peek(incoming.response)
+        if not _names_the_field(read, incoming.response.headers.get("Content-Encoding")):
+            return Incoming(incoming.response, asked=True, read=read)
+        incoming.response.close()
+        attempts[-1] = replace(attempts[-1], error="the provider refuses stream_options.include_usage")
+        incoming = await self._try(outgoing, call_id, attempts, asking=False)
+        if incoming.response.status not in _REFUSING and len(self._refusals) < _MAX_REMEMBERED:
+            self._refusals.add(_model(outgoing.body))
+        return incoming
+
+    async def _try(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
+        """One try; two where nothing of the first one was sent."""
+        try:
+            return await self._once(outgoing, call_id, attempts, asking=asking)
+        except NoAnswerError as error:
+            if not error.unsent:
+                raise
+        return await self._once(outgoing, call_id, attempts, asking=asking)
+
+    async def _once(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
+        content = outgoing.asking if asking and outgoing.asking is not None else outgoing.body
+        body = WholeBody(content) if content else None
+        attempt = Attempt(call_id=call_id, n=len(attempts) + 1, started_at=now_us())
+        began = time.perf_counter()
+        try:
+            response = await self._session.request(
+                outgoing.method,
+                outgoing.url,
+                headers=request_headers(outgoing.headers, outgoing.key, identity=asking),
+                data=body,
+                allow_redirects=False,
+            )
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            unsent = body is not None and not body.begun and _is_of_an_open_connection(error)
+            broken = no_answer(error, self._upstream, self._limits)
+            reason = _STALE if unsent else broken.reason
+            attempts.append(replace(attempt, latency_ms=_ms_since(began), error=reason))
+            raise NoAnswerError(broken, unsent=unsent) from error
+        attempts.append(_answered(attempt, response, _ms_since(began)))
+        return Incoming(response, asked=asking)
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's name for the request, under whichever header it uses."""
+    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+
+
+def _answered(attempt: Attempt, response: aiohttp.ClientResponse, latency_ms: float) -> Attempt:
+    return replace(
+        attempt,
+        status=response.status,
+        retry_after_ms=retry_after_ms(response.headers, now_us()),
+        ratelimit=rate_limits(response.headers),
+        request_id=request_id(response.headers),
+        latency_ms=latency_ms,
+    )
+
+
+def _is_of_an_open_connection(error: Exception) -> bool:
+    """Whether there was a connection, and it was lost."""
+    failed = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
+    return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, failed)
+
+
+async def _peek(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
+    read = bytearray()
+    try:
+        async for chunk in response.content.iter_any():
+            read += chunk
+            if len(read) > _MAX_REFUSAL:
+                break
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        pass
+    return bytes(read)
+
+
+def _names_the_field(body: bytes, encoding: str | None) -> bool:
+    plain = StreamDecoder(encoding, _MAX_REFUSAL).feed(body)
+    return any(name in plain for name in _ASKING_NAMES)
+
+
+def _model(body: bytes) -> str | None:
+    return text(load_object(body).get("model"))
+
+
+def _ms_since(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
