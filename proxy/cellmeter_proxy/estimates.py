@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cellmeter_proxy.counts import model_of, usage_of
-from cellmeter_proxy.encodings import StreamDecoder
+from cellmeter_proxy.encodings import StreamDecoder, decode
 from cellmeter_proxy.estimator import Reply
 from cellmeter_proxy.log import CALIBRATION, Log
 from cellmeter_proxy.record import Call
@@ -144,13 +144,15 @@ def request_of(log: Log, call: Call) -> bytes:
 def answer_of(log: Log, call: Call) -> bytes:
     """The body of a call's answer, decompressed, as far as it came; empty where there is none."""
     stored = log.blob(call.response_blob) if call.response_blob else b""
-    return _decompressed(stored, call.response_encoding)
+    if not call.redactions:
+        return _decompressed(stored, call.response_encoding)
+    plain = decode(stored, call.response_encoding)
+    return stored if plain is None else plain
 
 
 def _decompressed(stored: bytes, encoding: str | None) -> bytes:
     decoder = StreamDecoder(encoding)
-    plain = decoder.feed(stored)
-    return stored if decoder.error is not None and not plain else plain
+    return decoder.feed(stored)
 
 
 def _of_masked(made: Estimate) -> Estimate:
