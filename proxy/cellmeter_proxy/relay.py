@@ -28,6 +28,7 @@ from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
+from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.outcome import Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
@@ -80,6 +81,8 @@ class Relay:
         writer: LogWriter,
         keys: KeyRing,
         session: aiohttp.ClientSession,
+        metrics: Metrics,
+        *,
         accountant: Accountant,
     ) -> None:
         self._accountant = accountant
@@ -87,6 +90,7 @@ class Relay:
         self._writer = writer
         self._keys = keys
         self._sender = Sender(session, config.upstream.url, config.limits)
+        self._metrics = metrics
         self._complained = False
         self.open_calls = 0
         """Calls that are being relayed now."""
@@ -228,6 +232,7 @@ class Relay:
 
     def _unrecordable(self, exchange: Exchange, error: LogUnwritableError) -> web.StreamResponse:
         """Refuse what cannot be recorded: 503 where nothing was released, a broken connection where something was."""
+        self._metrics.write_failed()
         if not self._complained:
             self._complained = True
             _logger.error("%s; calls are refused until it can be written", error)
@@ -260,7 +265,10 @@ class Relay:
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
+        asked = time.perf_counter()
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
+        if not exchange.closed:
+            self._metrics.recorded(row, time.perf_counter() - asked)
         exchange.closed = True
         self._accountant.take(row)
 

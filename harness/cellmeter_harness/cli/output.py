@@ -50,6 +50,16 @@ def log_argument(command: F) -> F:
     return click.argument("log", callback=_stdin_as_file, metavar="LOG", default="cellmeter.db")(command)
 
 
+def prices_option(command: F) -> F:
+    """Give a command ``--prices``."""
+    return click.option(
+        "--prices",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Your own prices, which win over the built-in table: TOML with [[price]] host, model, input, output, …",
+    )(command)
+
+
 def emit(rows: Sequence[R], format_: Format, columns: Sequence[Column]) -> None:
     """Write rows (msgspec structs) to stdout in the format that was asked for."""
     match format_:

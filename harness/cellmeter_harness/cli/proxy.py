@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cellmeter_harness.cli.aio import run_async
+from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
@@ -35,12 +36,7 @@ from cellmeter_proxy.server import ProxyConfig, serve
     show_default=True,
     help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
 )
-@click.option(
-    "--prices",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your own prices, which win over the built-in table: TOML with [[price]] host, model, input, output, …",
-)
+@prices_option
 def proxy(
     upstream: str, log: Path, listen: str, durability: Durability, prices: Path | None, *, ask_usage: bool
 ) -> None:
@@ -94,5 +90,6 @@ recording to {config.log}; Ctrl-C stops
   aider            aider --openai-api-base {url}/v1 --model openai/MODEL
   Claude Code      export ANTHROPIC_BASE_URL={url}
   name a session   {url}/s/NAME/v1
+  Prometheus       {url}/_cellmeter/metrics
   look at it       cellmeter audit {config.log}
 """
