@@ -24,6 +24,7 @@ import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
@@ -77,8 +78,16 @@ class Relay:
     """Handles every request that is not for the proxy itself."""
 
     def __init__(
-        self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession, metrics: Metrics
+        self,
+        config: RelayConfig,
+        writer: LogWriter,
+        keys: KeyRing,
+        session: aiohttp.ClientSession,
+        metrics: Metrics,
+        *,
+        accountant: Accountant,
     ) -> None:
+        self._accountant = accountant
         self._config = config
         self._writer = writer
         self._keys = keys
@@ -280,6 +289,7 @@ class Relay:
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
         exchange.closed = True
+        self._accountant.take(row)
 
     async def _interrupt(self, exchange: Exchange) -> None:
         """The proxy stops while the call is under way: the row says so."""
