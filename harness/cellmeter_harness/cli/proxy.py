@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cellmeter_harness.cli.aio import run_async
+from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
@@ -45,7 +46,17 @@ from cellmeter_proxy.server import ProxyConfig, serve
     help="What becomes of a provider's 429s and failures: passed on, waited out for at most ten minutes a call, or "
     "also avoided by holding calls back.",
 )
-def proxy(upstream: str, log: Path, listen: str, durability: Durability, *, ask_usage: bool, on_429: On429) -> None:
+@prices_option
+def proxy(
+    upstream: str,
+    log: Path,
+    listen: str,
+    durability: Durability,
+    on_429: On429,
+    prices: Path | None,
+    *,
+    ask_usage: bool,
+) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     host, port = parse_listen(listen)
@@ -57,6 +68,7 @@ def proxy(upstream: str, log: Path, listen: str, durability: Durability, *, ask_
         durability=durability,
         ask_usage=ask_usage,
         on_429=on_429,
+        prices=prices,
     )
     run_async(_serve(config))
 
@@ -96,5 +108,6 @@ recording to {config.log}; Ctrl-C stops
   aider            aider --openai-api-base {url}/v1 --model openai/MODEL
   Claude Code      export ANTHROPIC_BASE_URL={url}
   name a session   {url}/s/NAME/v1
+  Prometheus       {url}/_cellmeter/metrics
   look at it       cellmeter audit {config.log}
 """
