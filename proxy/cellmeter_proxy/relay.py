@@ -83,14 +83,34 @@ class Relay:
         self._sender = Sender(session, config.upstream.url, config.limits)
         self._metrics = metrics
         self._complained = False
-        self.open_calls = 0
-        """Calls that are being relayed now."""
+        self._tasks: set[asyncio.Task[object] | None] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are being relayed now."""
+        return len(self._tasks)
+
+    async def settle(self, patience_s: float) -> None:
+        """Wait until every call has ended; those that take longer are stopped, and their rows say so.
+
+        The server waits for calls whose client is there; this is for those that are read on for a client that has gone.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._idle.wait()
+        for task in filter(None, self._tasks):
+            task.cancel()
+        await self._idle.wait()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Relay one request; the aiohttp handler of every path."""
         started_at = now_us()
         upload = Upload()
-        self.open_calls += 1
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        self._idle.clear()
         try:
             await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
@@ -100,7 +120,9 @@ class Relay:
             admission = self._admit(request)
             return await self._serve(self._begin(request, upload, admission, started_at), admission, upload)
         finally:
-            self.open_calls -= 1
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
 
     def _admit(self, request: web.Request) -> Admission | Refusal:
         return admit(
@@ -263,7 +285,15 @@ class Relay:
         exchange.closed = True
 
     async def _interrupt(self, exchange: Exchange) -> None:
-        """The proxy stops while the call is under way: the row says so."""
+        """The proxy stops while the call is under way: the row says so, however often it is told to stop."""
+        marking = asyncio.ensure_future(self._mark_interrupted(exchange))
+        while not marking.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([marking])
+        if (error := marking.exception()) is not None:
+            _logger.error("a call could not be marked as interrupted: %s", exchange.redactor.text(str(error))[0])
+
+    async def _mark_interrupted(self, exchange: Exchange) -> None:
         if not exchange.closed:
             call = await exchange.opened()
             row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")

@@ -110,6 +110,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             session,
             metrics,
         )
+        stack.push_async_callback(relay.settle, config.shutdown_s)
         metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
             make_app(relay, writer, metrics),
