@@ -24,6 +24,7 @@ import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
@@ -39,6 +40,8 @@ from cellmeter_proxy.splice import add_include_usage
 from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
+# Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
+_ROWS_S: Final = 15.0
 _MAX_RETRIES_DIGITS: Final = 9
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
@@ -75,42 +78,35 @@ class Relay:
     """Handles every request that is not for the proxy itself."""
 
     def __init__(
-        self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession, metrics: Metrics
+        self,
+        config: RelayConfig,
+        writer: LogWriter,
+        keys: KeyRing,
+        session: aiohttp.ClientSession,
+        metrics: Metrics,
+        *,
+        accountant: Accountant,
     ) -> None:
+        self._accountant = accountant
         self._config = config
         self._writer = writer
         self._keys = keys
         self._sender = Sender(session, config.upstream.url, config.limits)
         self._metrics = metrics
         self._complained = False
-        self._tasks: set[asyncio.Task[object] | None] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     @property
     def open_calls(self) -> int:
         """How many calls are being relayed now."""
         return len(self._tasks)
 
-    async def settle(self, patience_s: float) -> None:
-        """Wait until every call has ended; those that take longer are stopped, and their rows say so.
-
-        The server waits for calls whose client is there; this is for those that are read on for a client that has gone.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self._idle.wait()
-        for task in filter(None, self._tasks):
-            task.cancel()
-        await self._idle.wait()
-
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Relay one request; the aiohttp handler of every path."""
         started_at = now_us()
         upload = Upload()
-        task = asyncio.current_task()
+        task = _this_task()
         self._tasks.add(task)
-        self._idle.clear()
         try:
             await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
@@ -121,8 +117,18 @@ class Relay:
             return await self._serve(self._begin(request, upload, admission, started_at), admission, upload)
         finally:
             self._tasks.discard(task)
-            if not self._tasks:
-                self._idle.set()
+
+    async def stop(self) -> None:
+        """Cancel the calls that are still under way; when this returns, their rows say so.
+
+        For after aiohttp's own cleanup, which cancels those whose clients are there without waiting for them, and
+        forgets those whose clients have gone.
+        """
+        for task in self._tasks:
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ROWS_S)
 
     def _admit(self, request: web.Request) -> Admission | Refusal:
         return admit(
@@ -283,18 +289,18 @@ class Relay:
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
         exchange.closed = True
+        self._accountant.take(row)
 
     async def _interrupt(self, exchange: Exchange) -> None:
-        """The proxy stops while the call is under way: the row says so, however often it is told to stop."""
-        marking = asyncio.ensure_future(self._mark_interrupted(exchange))
-        while not marking.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([marking])
-        if (error := marking.exception()) is not None:
-            _logger.error("a call could not be marked as interrupted: %s", exchange.redactor.text(str(error))[0])
-
-    async def _mark_interrupted(self, exchange: Exchange) -> None:
+        """The proxy stops while the call is under way: the row says so."""
         if not exchange.closed:
             call = await exchange.opened()
             row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
             await self._commit(exchange, row, None)
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call is relayed in a task of the event loop")
+    return task
