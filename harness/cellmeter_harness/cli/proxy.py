@@ -52,9 +52,9 @@ def proxy(
     log: Path,
     listen: str,
     durability: Durability,
-    on_429: On429,
     prices: Path | None,
     *,
+    on_429: On429,
     ask_usage: bool,
 ) -> None:
     """Record every model call of whatever is pointed at this proxy."""
