@@ -6,7 +6,7 @@ import aiohttp
 from msgspec.structs import replace
 from yarl import URL
 
-from cellmeter_proxy.record import Call, Dialect, Outcome
+from cellmeter_proxy.record import Call, Dialect, Outcome, Usage
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import AnswerFacts
 
@@ -95,6 +95,9 @@ def closing_row(
 
     """
     facts = watcher.facts()
+    if call.attached_to is not None:
+        # The usage is that of the call which was paid for.
+        facts = replace(facts, usage=Usage(), usage_source="none", usage_json=None)
     outcome, error = judge(call, head, watcher, facts, broken=broken, client_gone=client_gone_at is not None)
     return replace(
         call,

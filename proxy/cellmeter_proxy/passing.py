@@ -90,7 +90,8 @@ class Passage:
                     await self._release(watcher.feed(chunk, exchange.ms()))
                     if watcher.terminal and not exchange.closed:
                         await self._complete(watcher.take_held())
-                    if exchange.client_gone_at is None and not exchange.closed:
+                    if exchange.awaited and not exchange.closed:
+                        patience.reschedule(None)
                         continue
                     if patience.when() is None:
                         patience.reschedule(asyncio.get_running_loop().time() + self._drain.seconds)

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience, Trial, is_passing, may_repeat, wait_s
+from cellmeter_proxy.attach import Tape, Tapes
 from cellmeter_proxy.attribution import presented_key
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.lanes import Lane, Lanes, Slot
@@ -98,6 +99,7 @@ class Persistence:
         self._patience = patience
         self._draw = draw
         self._lanes = Lanes()
+        self._tapes = Tapes()
 
     async def send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
         """The answer that is to be passed on.
@@ -110,7 +112,24 @@ class Persistence:
         call = exchange.call
         if self._mode == "observe" or not may_repeat(call.method, call.dialect):
             return await self._sender.send(outgoing, call.call_id, exchange.attempts)
-        lane = None
+        tape = await self._tapes.join(exchange)
+        if tape is not None:
+            return await self._joined(exchange, tape)
+        tape = self._tapes.start(exchange)
+        try:
+            return tape.record(await self._first(exchange, outgoing))
+        except NoAnswerError as error:
+            tape.fail(error)
+            raise
+
+    async def _joined(self, exchange: Exchange, tape: Tape) -> Incoming:
+        """The answer of a call that the client has made before."""
+        async with kept_alive(exchange, self._patience):
+            await hold(exchange, tape.head)
+        return tape.play()
+
+    async def _first(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
+        call, lane = exchange.call, None
         if self._mode == "pace" and call.dialect in _PACED:
             lane = self._lanes.of(outgoing.key or presented_key(exchange.request.headers))
         async with AsyncExitStack() as stack:

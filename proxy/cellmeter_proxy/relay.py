@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 import traceback
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -221,7 +221,8 @@ class Relay:
             await exchange.opened()
             broken = error.broken
             return await self._reply(exchange, broken.status, broken.outcome, broken.reason, broken.outcome)
-        async with incoming.response:
+        # An answer that was joined is read, and its connection closed, by the call that it belongs to.
+        async with incoming.response if exchange.attached_to is None else nullcontext():
             call = await exchange.opened()
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
@@ -306,7 +307,7 @@ class Relay:
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
-        row = replace(row, queue_ms=exchange.queue_ms)
+        row = replace(row, queue_ms=exchange.queue_ms, attached_to=exchange.attached_to)
         asked = time.perf_counter()
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
         if not exchange.closed:

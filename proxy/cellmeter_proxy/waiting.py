@@ -49,7 +49,9 @@ def filler_of(call: Call) -> Filler | None:
 
 
 def has_left(exchange: Exchange) -> bool:
-    """Whether the client's connection is gone."""
+    """Whether the client's connection is gone, and nobody else waits for the call."""
+    if exchange.followers:
+        return False
     transport = exchange.request.transport
     return exchange.client_gone_at is not None or transport is None or transport.is_closing()
 
