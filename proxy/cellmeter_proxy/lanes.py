@@ -38,7 +38,7 @@ class Slot:
         self._lane.pump()
 
     def refused(self, limits: Mapping[str, Limit], wait_s: float) -> None:
-        """The provider gave a 429."""
+        """The provider gave a 429, or said that it has too much to do."""
         self._lane.limits.refused(self._entry, limits, wait_s, self._lane.now())
         self._lane.pump()
 

@@ -24,7 +24,7 @@ from cellmeter_proxy.sending import Incoming, NoAnswerError, Outgoing, Sender, p
 from cellmeter_proxy.waiting import hold, kept_alive, pause
 
 _CHANCE: Final = random.SystemRandom()
-_TOO_MANY: Final = 429
+_OVERLOADED: Final = frozenset({429, 503, 529})
 _PACED: Final = frozenset({"chat.completions", "completions", "embeddings", "responses", "messages"})
 _BYTES_PER_TOKEN: Final = 4
 """Only to hold calls back by: what counts is what the provider says is left."""
@@ -178,9 +178,9 @@ class Persistence:
 def _tell(slot: Slot, result: Incoming, wait_s: float | None) -> None:
     """Let the queue know what the provider said."""
     limits = read_limits(result.response.headers, now_us())
-    if result.response.status == _TOO_MANY:
+    if result.response.status in _OVERLOADED:
         slot.refused(limits, wait_s or (retry_after_ms(result.response.headers, now_us()) or 0.0) / 1000)
-    else:
+    elif result.response.status < 500:
         slot.answered(limits)
 
 

@@ -32,11 +32,11 @@ async def ask(session: aiohttp.ClientSession, url: str, key: str = "k") -> tuple
         return answer.status, asyncio.get_running_loop().time()
 
 
-@pytest.mark.parametrize("think_ms", [0, 150])
+@pytest.mark.parametrize(("think_ms", "window"), [(0, 1.5), (150, 2.5)])
 async def test_sixty_calls_at_once_meet_no_refusal_and_use_the_limit(
-    recorder: Recorder, log_path: Path, think_ms: float
+    recorder: Recorder, log_path: Path, think_ms: float, window: float
 ) -> None:
-    limit, window = 20, 1.5
+    limit = 20
     script = Script(name="any", turns=[Turn(content="hello", fault=Fault(first_byte_ms=think_ms))])
     provider = ScriptedProvider([script], limit=RateLimit(requests=limit, window_s=window))
     async with provider, recorder(provider.url, on_429="pace") as proxy, aiohttp.ClientSession() as session:
@@ -88,7 +88,7 @@ async def test_who_leaves_with_a_slot_makes_room() -> None:
 async def test_a_refusal_that_comes_nevertheless_is_absorbed_and_holds_the_others_back(
     recorder: Recorder, log_path: Path
 ) -> None:
-    refusal = json_answer(b'{"error":{"message":"slow"}}', b"429 Slow", b"retry-after-ms: 400")
+    refusal = json_answer(b'{"error":{"message":"slow"}}', b"429 Slow", b"retry-after-ms: 1000")
     served: list[Step] = [json_answer(b"{}")]
     scripts: list[list[Step]] = [[refusal], *([served] * 8)]
     provider = LiteralProvider(*scripts)
@@ -98,13 +98,13 @@ async def test_a_refusal_that_comes_nevertheless_is_absorbed_and_holds_the_other
         answers = await asyncio.gather(*(ask(http, proxy.url) for _ in range(8)))
     assert {status for status, _ in answers} == {200}
     # Those that were under way with the refused one are answered at once; nobody else goes before the wait is over.
-    soon = [at for _, at in answers if at - began < 0.39]
+    soon = [at for _, at in answers if at - began < 0.95]
     assert len(soon) <= 3
     calls, attempts = rows(log_path)
     refused = [attempt.call_id for attempt in attempts if attempt.status == 429]
     assert len(refused) == 1
     (second,) = [attempt for attempt in attempts if attempt.call_id == refused[0] and attempt.n == 2]
-    assert (second.waited_ms or 0) >= 400
+    assert (second.waited_ms or 0) >= 1000
     assert sum((call.queue_ms or 0) > 300 for call in calls) >= 4
 
 
