@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from cellmeter_proxy.record import Attempt, Call, Cell, FailureClass
-from cellmeter_scoring.calls import Trouble, attempts_of, is_answered, model_calls, provider_status, trouble_of
+from cellmeter_scoring.calls import Trouble, attempts_by_call, is_answered, model_calls, provider_status, trouble_of
 from cellmeter_scoring.throttling import run_of, throttled_us
 
 INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
@@ -45,7 +45,7 @@ def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> 
 
     """
     asked = model_calls(calls)
-    by_call = attempts_of(attempts)
+    by_call = attempts_by_call(attempts)
     return (
         _by_the_harness(cell)
         or _passed(cell)
