@@ -154,3 +154,17 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
         abs(math.fsum(size if draw.random() < 0.5 else -size for size in moving)) >= observed for _ in range(_DRAWS)
     )
     return (extreme + 1) / (_DRAWS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p-value adjusted for how many were looked at, in the order given.
+
+    Source: Holm 1979; https://en.wikipedia.org/wiki/Holm%E2%80%93Bonferroni_method. To call those below a level
+    significant errs in any of them with at most that probability.
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

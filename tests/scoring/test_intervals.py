@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmeter_scoring.intervals import pass_at_k, pass_hat_k, sign_flip, t_interval, t_quantile, wilson
+from cellmeter_scoring.intervals import holm, pass_at_k, pass_hat_k, sign_flip, t_interval, t_quantile, wilson
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,13 @@ def test_many_differences_are_sampled_with_a_seed() -> None:
     # Two tails of the binomial: at most two of twenty signs one way.
     assert sign_flip([0.1] * 40) == 1 / 20_001
     assert sign_flip(gains, seed=7) == pytest.approx(2 * (1 + 20 + 190) / 2**20, abs=5e-4)
+
+
+def test_holm_adjusts_by_how_many_are_left_and_never_turns_the_order_round() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.04, 0.02]) == pytest.approx([0.04, 0.04])
+    assert holm([0.6, 0.5]) == [1, 1]
+    assert holm([]) == []
 
 
 @given(st.integers(1, 60), st.data())
