@@ -51,7 +51,7 @@ COLUMNS = (
 
 @click.command()
 @log_argument
-@click.option("--cell", metavar="CELL", help="Only the calls of this cell (the newest attempt and all others).")
+@click.option("--cell", metavar="CELL", help="Only the calls of this cell, of all its attempts.")
 @click.option("--session", metavar="SESSION", help="Only the calls of this session.")
 @format_option
 def audit(log: Path, cell: str | None, session: str | None, format_: Format) -> None:
