@@ -54,6 +54,7 @@ async def test_a_wrong_key_is_named_each_time_until_it_is_mended_and_the_cell_tr
     mended = await run(sweep, RIGHT, "--retry-failed")
     assert (mended.returncode, "--retry-failed" in mended.stderr) == (0, False)
     assert "1/1" in mended.stdout
+    assert "rows of agent × model" not in mended.stderr
     with Log.read(sweep.parent / "cellmeter.db") as log:
         assert [(cell.attempt, cell.failure_class) for cell in log.rows(Cell)] == [(1, "provider_error"), (2, "none")]
 
@@ -68,3 +69,8 @@ async def test_a_run_shows_the_cells_of_its_own_file_and_no_others_of_its_log(sw
     assert "oracle × m" in shown
     assert "reference" not in shown
     assert "null" not in shown
+
+
+async def test_a_run_says_beforehand_what_it_will_be_able_to_tell(sweep: Path) -> None:
+    sweep.write_text(sweep.read_text().replace('"reference"', '"null", "oracle"'))
+    assert "1 task × 1 repeat: too few to tell 2 rows of agent × model apart" in (await run(sweep, RIGHT)).stderr

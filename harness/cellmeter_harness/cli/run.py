@@ -12,10 +12,10 @@ from cellmeter_harness.cli.output import stderr_console
 from cellmeter_harness.cli.progress import SweepProgress
 from cellmeter_harness.cli.score import show_leaderboard
 from cellmeter_harness.conduct import conduct
-from cellmeter_harness.sweep import load_sweep, plan_cells
+from cellmeter_harness.sweep import SweepSpec, load_sweep, plan_cells
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
-from cellmeter_scoring import INFRASTRUCTURE, CellScore, leaderboard, rescore
+from cellmeter_scoring import INFRASTRUCTURE, CellScore, leaderboard, minimum_detectable_difference, rescore
 
 
 @click.command()
@@ -42,6 +42,8 @@ def run(sweep: Path, durability: Durability, methodology: str, *, retry_failed: 
     """
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     spec = msgspec.structs.replace(load_sweep(sweep), retry_failed=retry_failed)
+    if foresight := _foresight(spec):
+        stderr_console().print(foresight)
     try:
         with SweepProgress() as progress:
             run_async(conduct(spec, progress, durability=durability))
@@ -63,13 +65,33 @@ def run(sweep: Path, durability: Durability, methodology: str, *, retry_failed: 
         stderr_console().print(f"hint: {_cure(sweep)}")
 
 
+def _foresight(spec: SweepSpec) -> str | None:
+    """What the sweep will be able to tell, before it is paid for; None where it compares nothing."""
+    rows = len(spec.agents) * len(spec.models)
+    if rows < 2:
+        return None
+    pairs = rows * (rows - 1) // 2
+    difference = minimum_detectable_difference(len(spec.tasks), spec.repeats, pairs=pairs)
+    size = f"{_count(len(spec.tasks), 'task')} × {_count(spec.repeats, 'repeat')}"
+    if difference is None:
+        return f"{size}: too few to tell {rows} rows of agent × model apart on tasks like these"
+    return (
+        f"{size}: two of {rows} rows of agent × model are told apart, 8 times of 10, where their pass rates differ by"
+        f" {difference:.2f} or more (an estimate; see minimum_detectable_difference)"
+    )
+
+
 def _name(failed: Sequence[CellScore]) -> None:
     """Say which cells have no result, and why: they would pass for done otherwise."""
     if failed:
         stderr_console().print("\nwithout a result, for the infrastructure's reasons:")
     for score in failed:
-        tries = "1 attempt" if score.attempt == 1 else f"{score.attempt} attempts"
+        tries = _count(score.attempt, "attempt")
         stderr_console().print(f"  {score.cell_id} ({tries}): {score.failure_class}: {score.failure_reason}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _cure(sweep: Path) -> str:
