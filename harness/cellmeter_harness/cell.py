@@ -139,7 +139,7 @@ def _new_row(plan: CellPlan, attempt: int, bench: Bench) -> Cell:
 
 async def _finalize(state: CellState, running: Cell, phases: list[Phase], classify: Classify | None) -> Cell:
     """Clean up, keep what there is, and complete the row. Without a ``classify`` the cell was cancelled."""
-    ended_at = next((phase.ended_at for phase in phases if phase.name == "run"), now_us())
+    ended_at = _end_of_the_run(state, phases)
     await _timed("finalize", _clean_up(state), phases)
     artifacts = await _store_artifacts(state)
     execution = state.execution
@@ -157,6 +157,13 @@ async def _finalize(state: CellState, running: Cell, phases: list[Phase], classi
     await state.recorder.append(*artifacts, *sorted(state.trace.spans, key=lambda span: span.started_at))
     await state.recorder.replace(cell)
     return cell
+
+
+def _end_of_the_run(state: CellState, phases: Sequence[Phase]) -> int:
+    """When the agent ended or its time was up; the grace that it was given after that is not its time."""
+    if state.execution is not None and state.execution.ended_at is not None:
+        return state.execution.ended_at
+    return next((phase.ended_at for phase in phases if phase.name == "run"), now_us())
 
 
 async def _clean_up(state: CellState) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from cellmeter_proxy.record import (
     Workspace,
     now_us,
 )
+from cellmeter_scoring import classify
 
 FIX = "echo fixed > state"
 TROUBLE = problem()
@@ -490,3 +492,33 @@ async def test_a_cell_in_bubblewrap_reaches_the_proxy_and_nothing_else_and_is_gr
     assert f"Bearer {key}".encode() in asked[0]
     assert list(scratch.iterdir()) == []
     recorder.close()
+
+
+@pytest.mark.parametrize("sandbox", [ProcessSandbox(), BubblewrapSandbox()], ids=["process", "bubblewrap"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "kill -9 $PPID; sleep 600",
+        'dir=$(pwd); cd /; rm -rf "$dir"; ln -s /etc "$dir" && echo fixed; exit 3',
+        "i=0; while [ $i -lt 60 ]; do mkdir -p $(printf %0200d 1); cd -P $(printf %0200d 1); i=$((i+1)); done; exit 3",
+    ],
+    ids=["kills its supervisor", "replaces its workspace", "nests directories"],
+)
+async def test_an_agent_cannot_make_itself_a_failure_of_the_infrastructure(
+    script: str, sandbox: Sandbox, tmp_path: Path, task: Task, scratch: Path
+) -> None:
+    if sandbox.isolation == "bubblewrap":
+        if TROUBLE is not None:
+            pytest.skip(TROUBLE)
+        script = script.replace("sleep 600", "exit 1")  # that kill does nothing there
+    socket_path = tmp_path / "proxy.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_path))
+        recorder = LogRecorder(tmp_path / "log.db", socket_path=socket_path)
+        agent = tiny_agent(tmp_path / "doer.toml", script)
+        cell = await run_cell(plan_of(agent, task), 1, bench_of(recorder, sandbox, classify))
+        recorder.close()
+    assert cell.failure_class == "agent_error", cell.failure_reason
+    assert cell.failure_reason is not None
+    assert len(cell.failure_reason) < 400
+    assert list(scratch.iterdir()) == []
