@@ -5,14 +5,14 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from cellmeter_harness.agent import Agent, load_agent
-from cellmeter_harness.cell import Bench, run_cell
+from cellmeter_harness.cell import Bench, Classify, run_cell
 from cellmeter_harness.sandbox import Sandbox
 from cellmeter_harness.sandbox.bubblewrap import PORT, BubblewrapSandbox, problem
 from cellmeter_harness.sandbox.process import ProcessSandbox
@@ -73,9 +73,7 @@ def plan_of(agent: Agent, task: Task, timeout_s: float = 20) -> CellPlan:
     return CellPlan(sweep_id="s", agent=agent, model="org/model", task=task, run=1, timeout_s=timeout_s)
 
 
-def bench_of(
-    recorder: LogRecorder, sandbox: Sandbox | None = None, classify: Callable[..., Verdict] = by_the_grade
-) -> Bench:
+def bench_of(recorder: LogRecorder, sandbox: Sandbox | None = None, classify: Classify = by_the_grade) -> Bench:
     return Bench(sandbox=sandbox or ProcessSandbox(), recorder=recorder, classify=classify)
 
 
