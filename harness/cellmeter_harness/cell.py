@@ -23,7 +23,6 @@ from cellmeter_harness.phases import (
     collect,
     grade,
     prepare,
-    redacted,
     run,
 )
 from cellmeter_harness.recorder import Recorder, attempts_of, calls_of
@@ -174,6 +173,7 @@ async def _clean_up(state: CellState) -> None:
 
 async def _store_artifacts(state: CellState) -> list[Artifact]:
     """Keep outputs and the patch in the log. The cell's own key is no part of them."""
+    redactor = state.redactor()
     contents: dict[str, bytes | None] = {
         "stdout": state.execution.stdout.content() if state.execution else None,
         "stderr": state.execution.stderr.content() if state.execution else None,
@@ -184,7 +184,7 @@ async def _store_artifacts(state: CellState) -> list[Artifact]:
     artifacts = []
     for name, content in contents.items():
         if content is not None:
-            clean = content.replace(state.key.encode(), b"cm-REDACTED") if state.key else content
+            clean, _ = redactor.bytes(content)
             row = {"cell_id": state.plan.cell_id, "cell_attempt": state.attempt, "name": name, "size": len(clean)}
             artifacts.append(msgspec.convert(row | {"blob": await state.recorder.store(clean)}, Artifact))
     return artifacts
@@ -193,10 +193,11 @@ async def _store_artifacts(state: CellState) -> list[Artifact]:
 def _redacted_grade(state: CellState) -> Grade | None:
     if state.grade is None:
         return None
+    redactor = state.redactor()
     return msgspec.structs.replace(
         state.grade,
-        stdout_tail=redacted(state.grade.stdout_tail, state.key),
-        stderr_tail=redacted(state.grade.stderr_tail, state.key),
+        stdout_tail=redactor.text(state.grade.stdout_tail)[0],
+        stderr_tail=redactor.text(state.grade.stderr_tail)[0],
     )
 
 

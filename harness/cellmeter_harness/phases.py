@@ -23,6 +23,7 @@ from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_harness.workspace import Snapshot, copy_tree, differences, open_up, overlay, snapshot
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import UNCOLLECTABLE, Grade, Reported, Workspace
+from cellmeter_proxy.redact import Redactor
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +57,10 @@ class CellState:
         self.reported: Reported | None = None
         self.grading: Execution | None = None
         self.grade: Grade | None = None
+
+    def redactor(self) -> Redactor:
+        """Masks the cell's own key, however it is written."""
+        return Redactor([self.key] if self.key else [])
 
 
 async def prepare(state: CellState) -> None:
@@ -135,11 +140,6 @@ def _reported(state: CellState) -> Reported | None:
     return None if output.dropped and totals.combine == "sum" else totals.read(output.text())
 
 
-def redacted(text: str, key: str | None) -> str:
-    """The text without the cell's own key."""
-    return text.replace(key, "cm-REDACTED") if key else text
-
-
 async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
     """Run the agent's command with a key of its own, which ends with it."""
     plan, agent = state.plan, state.plan.agent
@@ -157,7 +157,11 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
             programs=[*programs.values(), *required_programs(plan.task).values()],
         )
         execution = state.execution = state.sandbox.execute(room, command, gate)
-        attrs = {"image": None, "program": Path(argv[0]).name, "argv": [redacted(word, key) for word in argv[1:]]}
+        attrs = {
+            "image": None,
+            "program": Path(argv[0]).name,
+            "argv": [state.redactor().text(word)[0] for word in argv[1:]],
+        }
         with state.trace.span(
             "container", f"{agent.name}:launch", attrs | {"timeout_s": plan.timeout_s}, adapter
         ) as span:

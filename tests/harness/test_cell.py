@@ -34,6 +34,7 @@ from cellmeter_proxy.record import (
 from cellmeter_scoring import classify
 
 FIX = "echo fixed > state"
+MASKED = "*" * 35
 TROUBLE = problem()
 
 
@@ -186,9 +187,9 @@ async def test_the_agents_key_is_its_own_ends_with_it_and_is_written_nowhere(
     assert recorder.keys[key] == (cell.cell_id, 1)
     assert recorder.valid == set()
     assert artifact(recorder, "stdout") == (
-        "cm-REDACTED http://127.0.0.1:9/v1 http://127.0.0.1:9 org/model --key=cm-REDACTED\n"
+        f"{MASKED} http://127.0.0.1:9/v1 http://127.0.0.1:9 org/model --key={MASKED}\n"
     )
-    assert "+cm-REDACTED\n" in artifact(recorder, "diff")
+    assert f"+{MASKED}\n" in artifact(recorder, "diff")
     recorder.log.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     rows = [str(row) for row in [*recorder.log.rows(Cell), *recorder.log.rows(Span)]]
     blobs = [recorder.log.blob(row.blob).decode() for row in recorder.log.rows(Artifact)]
@@ -226,7 +227,7 @@ async def test_an_agent_finds_its_settings_in_its_home_filled_in_with_its_key_an
     more = '[files]\n\'.doer/settings.json\' = \'{"url": "{base_url}", "model": "{model}", "key": "{api_key}"}\'\n'
     agent = tiny_agent(tmp_path / "doer.toml", "cat $HOME/.doer/settings.json", more)
     cell = await run_cell(plan_of(agent, task), 1, bench_of(recorder))
-    settings = {"url": "http://127.0.0.1:9/v1", "model": "org/model", "key": "cm-REDACTED"}
+    settings = {"url": "http://127.0.0.1:9/v1", "model": "org/model", "key": MASKED}
     assert json.loads(artifact(recorder, "stdout")) == settings
     assert cell.workspace == Workspace()
 
@@ -336,7 +337,7 @@ async def test_a_program_that_a_task_requires_and_that_is_gone_is_named(tmp_path
 async def test_a_verdict_that_cannot_be_reached_still_completes_the_row(
     tmp_path: Path, recorder: LogRecorder, task: Task
 ) -> None:
-    def broken(*_: object) -> Verdict:
+    def broken(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> Verdict:
         raise LookupError("no rule")
 
     cell = await run_cell(plan_of(control(tmp_path, "oracle"), task), 1, bench_of(recorder, classify=broken))

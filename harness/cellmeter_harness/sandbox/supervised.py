@@ -120,8 +120,8 @@ class SupervisedExecution:
 
     def _take_report(self, said: str, ended: float) -> None:
         """What the supervisor said until it ended; nothing from it means that the command was never reached."""
-        lines = dict(line.partition(" ")[::2] for line in said.splitlines())
-        if "started" not in lines:
+        lines = {word: rest for word, _, rest in (line.partition(" ") for line in said.splitlines())}
+        if "started" not in lines or "failed" in lines:
             output = self.stderr.text().strip()[-1000:]
             reason = lines.get("failed") or output or "its supervisor was killed"
             raise OSError(f"the command could not be started: {reason}")

@@ -10,8 +10,8 @@ command's process group is what is ended. The command cannot take this process's
 (PR_SET_DUMPABLE; as long as it is not root) and, where this is the first process of its name space, cannot kill it.
 
 Standard input is the lifeline, a socket. When its other end is closed, or on SIGTERM, the command is asked to
-end (SIGTERM), given a grace, and killed. What became of the command is written to it in lines: ``failed SENTENCE``
-if it could not be started, else ``started``, and ``exited CODE AT`` once it has ended (128 + N for signal N; AT is
+end (SIGTERM), given a grace, and killed. What became of the command is written to it in lines: ``started``, then
+``failed SENTENCE`` if it could not be executed after all, or ``exited CODE AT`` once it has ended (128 + N for signal N; AT is
 time.monotonic() at its end, before what it left behind was ended).
 """
 
@@ -41,7 +41,6 @@ def main(arguments: list[str]) -> int:
         os.waitpid(child, 0)
         report(f"failed {failure}")
         return 127
-    report("started")
     code = wait_for(child, wakeups)
     if code is None:
         code = stop(child, grace_s)
@@ -90,6 +89,7 @@ def execute(argv: list[str], limits: list[str], failures: int) -> None:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        report("started")  # by whoever becomes the command: the parent may be killed before it could
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for name, _, value in (limit.partition("=") for limit in limits):
             lower(getattr(resource, f"RLIMIT_{name}"), int(value))
