@@ -42,7 +42,9 @@ async def conduct(
     """Run what is left of a sweep.
 
     Raises:
-        CellmeterError: the provider's key is not set though it will be needed, or anything that ``run_sweep`` or ``serve`` raise it for.
+        CellmeterError: the provider's key is not set though it will be needed, or anything that ``run_sweep`` or
+            ``serve`` raise it for.
+
 
     """
     async with AsyncExitStack() as stack:

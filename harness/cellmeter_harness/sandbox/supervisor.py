@@ -11,8 +11,8 @@ command's process group is what is ended. The command cannot take this process's
 
 Standard input is the lifeline, a socket. When its other end is closed, or on SIGTERM, the command is asked to
 end (SIGTERM), given a grace, and killed. What became of the command is written to it in lines: ``started``, then
-``failed SENTENCE`` if it could not be executed after all, or ``exited CODE AT`` once it has ended (128 + N for signal N; AT is
-time.monotonic() at its end, before what it left behind was ended).
+``failed SENTENCE`` if it could not be executed after all, or ``exited CODE AT`` once it has ended (128 + N for
+signal N; AT is time.monotonic() at its end, before what it left behind was ended).
 """
 
 import contextlib
