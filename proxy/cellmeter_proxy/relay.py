@@ -24,6 +24,7 @@ import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
@@ -39,6 +40,8 @@ from cellmeter_proxy.splice import add_include_usage
 from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
+# Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
+_ROWS_S: Final = 15.0
 _MAX_RETRIES_DIGITS: Final = 9
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
@@ -75,22 +78,35 @@ class Relay:
     """Handles every request that is not for the proxy itself."""
 
     def __init__(
-        self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession, metrics: Metrics
+        self,
+        config: RelayConfig,
+        writer: LogWriter,
+        keys: KeyRing,
+        session: aiohttp.ClientSession,
+        metrics: Metrics,
+        *,
+        accountant: Accountant,
     ) -> None:
+        self._accountant = accountant
         self._config = config
         self._writer = writer
         self._keys = keys
         self._sender = Sender(session, config.upstream.url, config.limits)
         self._metrics = metrics
         self._complained = False
-        self.open_calls = 0
-        """Calls that are being relayed now."""
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are being relayed now."""
+        return len(self._tasks)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Relay one request; the aiohttp handler of every path."""
         started_at = now_us()
         upload = Upload()
-        self.open_calls += 1
+        task = _this_task()
+        self._tasks.add(task)
         try:
             await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
@@ -100,7 +116,19 @@ class Relay:
             admission = self._admit(request)
             return await self._serve(self._begin(request, upload, admission, started_at), admission, upload)
         finally:
-            self.open_calls -= 1
+            self._tasks.discard(task)
+
+    async def stop(self) -> None:
+        """Cancel the calls that are still under way; when this returns, their rows say so.
+
+        For after aiohttp's own cleanup, which cancels those whose clients are there without waiting for them, and
+        forgets those whose clients have gone.
+        """
+        for task in self._tasks:
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ROWS_S)
 
     def _admit(self, request: web.Request) -> Admission | Refusal:
         return admit(
@@ -261,6 +289,7 @@ class Relay:
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
         exchange.closed = True
+        self._accountant.take(row)
 
     async def _interrupt(self, exchange: Exchange) -> None:
         """The proxy stops while the call is under way: the row says so."""
@@ -268,3 +297,10 @@ class Relay:
             call = await exchange.opened()
             row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
             await self._commit(exchange, row, None)
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call is relayed in a task of the event loop")
+    return task

@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
@@ -25,6 +26,7 @@ from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
 # Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
@@ -39,7 +41,9 @@ class ProxyConfig:
 
     ``cells_only`` admits virtual keys alone, as a sweep does. ``socket_path`` is a second address, for
     sandboxes that have no network. ``http_proxy`` is the one by which this network reaches the provider.
-    ``shutdown_s`` bounds the wait for calls in flight when the proxy stops. For the rest see ``RelayConfig``.
+    ``shutdown_s`` bounds the wait for calls in flight when the proxy stops, and then the working out of costs and
+    estimates that are still to be done; ``prices`` is a file of the user's own prices (see ``prices.load_overrides``).
+    For the rest see ``RelayConfig``.
     """
 
     upstream: str
@@ -57,6 +61,7 @@ class ProxyConfig:
     upload_s: float = 120.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
+    prices: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         if writer is None:
             writer = await LogWriter.open(config.log, config.durability)
             stack.push_async_callback(writer.aclose)
+        accountant = await Accountant.start(writer, config.prices)
+        stack.push_async_callback(accountant.aclose, config.shutdown_s)
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
@@ -109,11 +116,13 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             keys,
             session,
             metrics,
+            accountant=accountant,
         )
         metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
             make_app(relay, writer, metrics),
-            access_log=None,
+            access_log=_http_logger(),
+            access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
             auto_decompress=False,
             shutdown_timeout=config.shutdown_s,
@@ -122,6 +131,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             max_field_size=_HEADER_LIMIT,
         )
         await runner.setup()
+        stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
         yield Running(url, keys, writer, config.socket_path, lambda: relay.open_calls)

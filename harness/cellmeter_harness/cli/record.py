@@ -18,7 +18,7 @@ import click
 from cellmeter_harness.child import Child
 from cellmeter_harness.cli.aio import run_async
 from cellmeter_harness.cli.audit import show_audit
-from cellmeter_harness.cli.output import stderr_console
+from cellmeter_harness.cli.output import prices_option, stderr_console
 from cellmeter_harness.launch import Route, http_proxy, redirected, routes
 from cellmeter_proxy.attribution import split_session
 from cellmeter_proxy.errors import CellmeterError
@@ -54,7 +54,8 @@ class _Recorded(NamedTuple):
     " says (OPENAI_BASE_URL, ANTHROPIC_BASE_URL and their like), or else to OpenAI and Anthropic themselves.",
 )
 @click.option("--session", metavar="NAME", help="What to call the run in the log; by default CMD's name and the time.")
-def record(command: tuple[str, ...], log: Path, upstream: str | None, session: str | None) -> int:
+@prices_option
+def record(command: tuple[str, ...], log: Path, upstream: str | None, session: str | None, prices: Path | None) -> int:
     """Run CMD with its model calls recorded, then print their audit to stderr.
 
     CMD keeps its terminal, its keys and its exit code. It is pointed at the recorder by the variables that common
@@ -64,7 +65,7 @@ def record(command: tuple[str, ...], log: Path, upstream: str | None, session: s
     name = _checked(session) if session is not None else session_name(command[0])
     child = Child(command)
     with _talk_held_back():
-        recorded = run_async(_record(child, log, ways, name), child.deliver)
+        recorded = run_async(_record(child, log, ways, name, prices), child.deliver)
     _show(recorded, log, ways)
     return recorded.exit_code
 
@@ -75,7 +76,7 @@ def session_name(program: str) -> str:
     return f"{base}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{new_id()[-4:]}"
 
 
-async def _record(child: Child, log: Path, ways: list[Route], name: str) -> _Recorded:
+async def _record(child: Child, log: Path, ways: list[Route], name: str, prices: Path | None) -> _Recorded:
     """Run the command with a proxy for each provider, and audit what it called once they have ended."""
     writer = await LogWriter.open(log)
     try:
@@ -83,7 +84,8 @@ async def _record(child: Child, log: Path, ways: list[Route], name: str) -> _Rec
         async with AsyncExitStack() as stack:
             proxies: dict[str, str] = {}
             for upstream in {way.upstream: None for way in ways}:
-                config = ProxyConfig(upstream=upstream, log=log, http_proxy=http_proxy(os.environ, upstream))
+                way_out = http_proxy(os.environ, upstream)
+                config = ProxyConfig(upstream=upstream, log=log, http_proxy=way_out, prices=prices)
                 proxies[upstream] = (await stack.enter_async_context(serve(config, writer))).url
             code = await child.run(redirected(os.environ, ways, proxies, session))
             waiting = asyncio.get_running_loop().call_later(_SILENCE_S, stderr_console().print, _WAITING)
