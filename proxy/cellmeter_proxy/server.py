@@ -7,7 +7,7 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.errors import CellmeterError
@@ -26,6 +27,7 @@ from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
 # Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
@@ -60,6 +62,8 @@ class ProxyConfig:
     upload_s: float = 120.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
+    on_429: On429 = "observe"
+    patience: Patience = field(default_factory=Patience)
     prices: Path | None = None
 
 
@@ -110,6 +114,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
                 silence_s=config.silence_s,
                 upload_s=config.upload_s,
                 drain_s=config.drain_s,
+                on_429=config.on_429,
+                patience=config.patience,
             ),
             writer,
             keys,
@@ -120,7 +126,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
             make_app(relay, writer, metrics),
-            access_log=None,
+            access_log=_http_logger(),
+            access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
             auto_decompress=False,
             shutdown_timeout=config.shutdown_s,
