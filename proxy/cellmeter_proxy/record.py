@@ -10,7 +10,7 @@ library can read a log without loading the relay.
 
 import os
 import time
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -189,6 +189,10 @@ class Attempt(Record, frozen=True, kw_only=True):
     latency_ms: float | None = None
     request_id: str | None = None
     error: str | None = None
+
+
+UNCOLLECTABLE: Final = "the workspace cannot be collected"
+"""How the ``collect`` phase's error starts where the agent left a workspace that cannot be read."""
 
 
 class Phase(Record, frozen=True, kw_only=True):
