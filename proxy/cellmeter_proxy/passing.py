@@ -132,23 +132,25 @@ class Passage:
     async def _looking(self, patience: asyncio.Timeout) -> AsyncIterator[None]:
         """Notice a client that goes away while the provider is silent: no write tells then."""
         loop = asyncio.get_running_loop()
-        exchange = self._exchange
+        handles: list[asyncio.TimerHandle] = []
 
         def look() -> None:
-            nonlocal handle
-            transport = exchange.request.transport
-            if transport is not None and not transport.is_closing():
-                handle = loop.call_later(_LOOK_S, look)
+            if self._has_client():
+                handles[:] = [loop.call_later(_LOOK_S, look)]
                 return
-            if not self._answered and exchange.client_gone_at is None:
-                exchange.client_gone_at = now_us()
+            if not self._answered and self._exchange.client_gone_at is None:
+                self._exchange.client_gone_at = now_us()
             self._bound(patience)
 
-        handle = loop.call_later(_LOOK_S, look)
+        handles.append(loop.call_later(_LOOK_S, look))
         try:
             yield
         finally:
-            handle.cancel()
+            handles[0].cancel()
+
+    def _has_client(self) -> bool:
+        transport = self._exchange.request.transport
+        return transport is not None and not transport.is_closing()
 
     def _feed(self, chunk: bytes) -> bytes:
         """What may go to the client now; the first bytes may show that the answer is not what its headers say."""

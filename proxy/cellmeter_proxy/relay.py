@@ -13,6 +13,7 @@ that breaks off breaks the client's connection too.
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 import traceback
@@ -29,7 +30,7 @@ from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, cli
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.metrics import Metrics
-from cellmeter_proxy.outcome import Limits
+from cellmeter_proxy.outcome import Broken, Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
@@ -196,6 +197,9 @@ class Relay:
 
     async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
         request = exchange.request
+        if self._writer.failing:
+            # An agent that tries again and again after our 503 would be billed for every try.
+            await exchange.opened()
         outgoing = Outgoing(
             request.method,
             self._config.upstream.target(admission.path, request.rel_url.raw_query_string),
@@ -295,8 +299,10 @@ class Relay:
         """The proxy stops while the call is under way: the row says so."""
         if not exchange.closed:
             call = await exchange.opened()
-            row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
-            await self._commit(exchange, row, None)
+            why = Broken("interrupted", "the proxy was stopped")
+            row = replace(call, state="interrupted", outcome=why.outcome, error=why.reason)
+            answer = exchange.answer
+            await self._commit(exchange, row, None if answer is None else dataclasses.replace(answer, broken=why))
 
 
 def _this_task() -> asyncio.Task[object]:

@@ -64,9 +64,9 @@ def test_a_stream_with_a_length_keeps_what_fulfils_it() -> None:
     frame = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
     watcher = watch("chat.completions", {**EVENTS, "content-length": str(2 * len(frame))})
     assert watcher.feed(frame, 0) == frame
-    assert not watcher.terminal
+    before = watcher.terminal
     assert watcher.feed(frame, 1) == b""
-    assert watcher.terminal
+    assert (before, watcher.terminal) == (False, True)
     assert not watcher.facts().complete
     assert watcher.take_held() == frame
     assert watcher.finish() == b""
