@@ -44,6 +44,7 @@ from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 # Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
 _ROWS_S: Final = 15.0
 _MAX_RETRIES_DIGITS: Final = 9
+_SWITCHING: Final = 101
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
 
@@ -219,6 +220,9 @@ class Relay:
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
             self._complained = False
+            if incoming.response.status == _SWITCHING:
+                reason = "the provider switched to another protocol, which nobody had asked for"
+                return await self._reply(exchange, 502, "upstream_unreachable", reason, "upstream_unreachable")
             drain = Drain(self._config.drain_s, self._config.drain_bytes)
             return await Passage(exchange, incoming, self._config.limits, drain, self._close_answer).run()
 
