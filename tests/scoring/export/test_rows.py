@@ -46,7 +46,7 @@ def test_csv_has_one_row_of_names_and_one_per_call(log: Log) -> None:
     assert [(row["call_id"], row["attempts"], row["cost"]) for row in rows] == [
         ("a", "0", "0.25"),
         ("b", "2", ""),
-        ("c", "0", ""),
+        ("c", "0", "0.01"),
     ]
     assert rows[1]["error"] == 'limit, "slow" down\nplease'
 

@@ -127,7 +127,8 @@ def test_a_call_has_the_names_of_the_conventions(log: Log) -> None:
     }
     assert found["cellmeter.request_hash"] == "c1:sha256:a"
     assert found["cellmeter.usage_source"] == "provider"
-    assert "cellmeter.cost" not in found
+    assert found["cellmeter.cost"] == 0.01
+    assert "cellmeter.cost" not in values(spans(log)["b"])
 
 
 def test_a_failed_call_says_why_and_how_often_it_was_tried(log: Log) -> None:
