@@ -16,7 +16,6 @@ import msgspec
 
 from cellmeter_harness.cell import Bench, Classify, run_cell
 from cellmeter_harness.events import CellFinished, CellStarted, Event, SweepFinished, SweepPlanned
-from cellmeter_harness.lock import sweep_lock
 from cellmeter_harness.plan import (
     Outlook,
     Pending,
@@ -55,7 +54,7 @@ async def run_sweep(
     judge: Judge,
     on_event: Callable[[Event], None] = _silent,
 ) -> SweepFinished:
-    """Run what is left of a sweep.
+    """Run what is left of a sweep. The caller holds its lock (``lock.sweep_lock``).
 
     Args:
         spec: the sweep.
@@ -65,15 +64,14 @@ async def run_sweep(
         on_event: told of progress, in the order in which things happen.
 
     Raises:
-        CellmeterError: a program is missing, the sweep is being run already, its cells would be mixed with ones that
+        CellmeterError: a program is missing, its cells would be mixed with ones that
             were run under other conditions, or the log cannot be written.
         asyncio.CancelledError: the caller was cancelled; the cells in flight have been recorded as cancelled.
 
     """
-    with sweep_lock(spec.log, spec.name):
-        versions = await check_programs(spec.agents, spec.tasks, sandbox)
-        bench = Bench(sandbox=sandbox, recorder=recorder, classify=judge.classify, versions=versions)
-        return await _Run(spec, bench, judge, on_event).to_its_end()
+    versions = await check_programs(spec.agents, spec.tasks, sandbox)
+    bench = Bench(sandbox=sandbox, recorder=recorder, classify=judge.classify, versions=versions)
+    return await _Run(spec, bench, judge, on_event).to_its_end()
 
 
 class _Run:

@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
+from cellmeter_proxy.late import Envelope
 from cellmeter_proxy.outcome import Broken, Head, Limits, broke_off
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.recording import Answer
@@ -67,21 +68,26 @@ class Passage:
             upstream.headers.get("Content-Type"),
             upstream.headers.get("Content-Encoding"),
             request_id(upstream.headers),
+            told_late=exchange.early is not None,
         )
         self._watcher = watch(exchange.call.dialect, upstream.headers, strip_usage=incoming.asked)
         self._answer = exchange.answer = Answer(head, self._watcher)
-        self._response = PassedOn(
+        self._response = exchange.early or PassedOn(
             upstream.status,
             None if upstream.reason is None else printable(upstream.reason),
             answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
         )
+        self._envelope: Envelope | None = None
+        if exchange.early is not None:
+            streamed = self._watcher.frames is not None
+            self._envelope = Envelope(exchange.early, streamed=streamed, encoding=head.content_encoding)
         self._exchange = exchange
         self._incoming = incoming
         self._limits = limits
         self._drain = drain
         self._close = close
         self._released = 0
-        self._recognised = False
+        self._recognised = self._envelope is not None  # whose form was chosen already
         self._answered = False  # the client has been given all that completes the answer
         self._deaf = False  # it has gone since
 
@@ -95,6 +101,8 @@ class Passage:
         held = self._watcher.finish()
         if broken is None or exchange.closed:
             await self._complete(held)
+            if self._envelope is not None and self._answered:
+                await self._write(self._envelope.end())
         else:
             await self._close(exchange, dataclasses.replace(self._answer, broken=broken))
         if broken is None or (self._answered and "Content-Length" not in self._response.headers):
@@ -112,7 +120,8 @@ class Passage:
                     await self._release(self._feed(chunk))
                     if self._watcher.terminal and not exchange.closed:
                         await self._complete(self._watcher.take_held())
-                    if exchange.client_gone_at is None and not exchange.closed:
+                    if exchange.awaited and not exchange.closed:
+                        patience.reschedule(None)
                         continue
                     self._bound(patience)
                     drained += len(chunk)
@@ -135,12 +144,14 @@ class Passage:
         handles: list[asyncio.TimerHandle] = []
 
         def look() -> None:
-            if self._has_client():
-                handles[:] = [loop.call_later(_LOOK_S, look)]
-                return
-            if not self._answered and self._exchange.client_gone_at is None:
-                self._exchange.client_gone_at = now_us()
-            self._bound(patience)
+            exchange = self._exchange
+            if not self._has_client() and not self._answered and exchange.client_gone_at is None:
+                exchange.client_gone_at = now_us()
+            if not exchange.awaited:
+                self._bound(patience)
+            elif not exchange.closed and not patience.expired():
+                patience.reschedule(None)
+            handles[:] = [loop.call_later(_LOOK_S, look)]
 
         handles.append(loop.call_later(_LOOK_S, look))
         try:
@@ -189,6 +200,8 @@ class Passage:
         self._answered = self._exchange.client_gone_at is None
 
     async def _release_head(self) -> None:
+        if self._exchange.early is not None:
+            return
         try:
             await self._response.prepare(self._exchange.request)
             self._exchange.response = self._response
@@ -199,6 +212,9 @@ class Passage:
 
     async def _release(self, data: bytes) -> bool:
         """Let bytes go to the client; False where it has just been found gone before it had its answer."""
+        return await self._write(data if self._envelope is None else self._envelope.put(data))
+
+    async def _write(self, data: bytes) -> bool:
         if not data or self._deaf or self._exchange.client_gone_at is not None:
             return True
         try:

@@ -117,8 +117,11 @@ def is_answered(call: Call) -> bool:
 
 
 def reached_a_model(call: Call) -> bool:
-    """Whether the provider may have worked on the call, and billed it: everything that it did not refuse."""
-    if call.outcome in {"rejected", "upstream_unreachable"}:
+    """Whether the provider may have worked on the call, and billed it: everything that it did not refuse.
+
+    A call that was given the answer of an earlier one was never sent.
+    """
+    if call.attached_to is not None or call.outcome in {"rejected", "upstream_unreachable"}:
         return False
     status = provider_status(call)
     return status is None or status < 400

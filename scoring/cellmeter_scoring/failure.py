@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from cellmeter_proxy.record import Attempt, Call, Cell, FailureClass, Outcome
+from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, FailureClass, Outcome, Phase
 from cellmeter_scoring.calls import Trouble, attempts_by_call, is_answered, model_calls, provider_status, trouble_of
 from cellmeter_scoring.throttling import run_of, throttled_us
 
@@ -57,6 +57,7 @@ def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> 
     return (
         _by_the_harness(cell)
         or _passed(cell)
+        or _by_the_workspace(cell)
         or _by_a_budget(asked, by_call)
         or _by_the_lack_of_calls(cell, asked)
         or _by_the_wire(asked, by_call)
@@ -71,7 +72,7 @@ def _by_the_harness(cell: Cell) -> Verdict | None:
         return Verdict(
             failure_class="cancelled", reason=cell.failure_reason or "the sweep was stopped during this cell"
         )
-    broken = {phase.name: phase.error for phase in cell.phases if phase.error}
+    broken = {phase.name: phase.error for phase in cell.phases if phase.error and not _is_uncollectable(phase)}
     for name in ("prepare", "run", "collect"):
         if name in broken:
             return Verdict(failure_class="harness_error", reason=f"the {name} phase broke: {broken[name]}")
@@ -88,6 +89,16 @@ def _passed(cell: Cell) -> Verdict | None:
     return Verdict(failure_class="none", reason="the grader passed")
 
 
+def _is_uncollectable(phase: Phase) -> bool:
+    return phase.name == "collect" and phase.error is not None and phase.error.startswith(UNCOLLECTABLE)
+
+
+def _by_the_workspace(cell: Cell) -> Verdict | None:
+    """An agent that leaves what cannot be read has failed: else it could choose not to be counted."""
+    reason = next((phase.error for phase in cell.phases if _is_uncollectable(phase)), None)
+    return None if reason is None else Verdict(failure_class="agent_error", reason=reason)
+
+
 def _by_a_budget(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) -> Verdict | None:
     refused = [call for call in asked if trouble_of(call, by_call.get(call.call_id, [])) is Trouble.BUDGET]
     if not refused:
@@ -100,11 +111,8 @@ def _by_the_lack_of_calls(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
         return None
     if cell.timed_out:
         return Verdict(failure_class="agent_timeout", reason="the agent ran out of time before its first model call")
-    if cell.exit_code:
-        return Verdict(
-            failure_class="agent_error",
-            reason=f"the agent exited with {cell.exit_code} before its first model call",
-        )
+    if cell.exit_code != 0:
+        return Verdict(failure_class="agent_error", reason=f"{_exit_of(cell)} before its first model call")
     return Verdict(failure_class="no_model_call", reason="the agent made no model call")
 
 
@@ -147,18 +155,26 @@ def _by_the_exit(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
         return _verdict("agent_timeout", asked[-1:], "the agent was still running when its time was over")
     if not cell.expects_calls:
         return None
-    if cell.exit_code is None:
-        return Verdict(failure_class="harness_error", reason="the agent's process left no exit code")
     if cell.exit_code != 0:
-        return _verdict("agent_error", asked[-1:], f"the agent exited with {cell.exit_code}")
+        return _verdict("agent_error", asked[-1:], _exit_of(cell))
     return None
+
+
+def _exit_of(cell: Cell) -> str:
+    """A run phase that did not break and left no exit code: the agent took the process that watches it with it."""
+    if cell.exit_code is None:
+        return "the agent's process was killed together with its supervisor"
+    return f"the agent exited with {cell.exit_code}"
 
 
 def _by_the_grader(cell: Cell) -> Verdict:
     """The agent had its fair run: the grader has the last word."""
     grade = cell.grade
-    if grade is None or (grade.exit_code is None and not grade.timed_out):
-        return Verdict(failure_class="grader_error", reason="the grader left no exit code")
+    if grade is None:
+        return Verdict(failure_class="grader_error", reason="the grader did not run")
+    if grade.exit_code is None and not grade.timed_out:
+        # A grader that could not be started broke its phase: this one was ended by what it ran.
+        return Verdict(failure_class="none", reason="the agent finished, its work ended the grader")
     if grade.timed_out:
         return Verdict(failure_class="none", reason="the agent finished, its work ran out of the grader's time")
     return Verdict(failure_class="none", reason="the agent finished, its work did not pass")

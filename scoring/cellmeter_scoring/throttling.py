@@ -29,10 +29,13 @@ def throttled_us(cell: Cell, calls: Iterable[Call], attempts: Iterable[Attempt])
 
 
 def run_of(cell: Cell) -> Interval | None:
-    """When the agent ran: the run phase, or the whole cell where phases were not recorded; None without an end."""
+    """When the agent ran: the run phase, or the whole cell where phases were not recorded; None without an end.
+
+    Not the grace that an agent is given after its time was up: the cell has ended by then.
+    """
     phase = next((phase for phase in cell.phases if phase.name == "run"), None)
     if phase is not None:
-        return phase.started_at, phase.ended_at
+        return phase.started_at, phase.ended_at if cell.ended_at is None else min(phase.ended_at, cell.ended_at)
     return None if cell.ended_at is None else (cell.started_at, cell.ended_at)
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from cellmeter_harness.agent import load_agent
 from cellmeter_harness.events import CellFinished, CellStarted, Event, SweepFinished, SweepPlanned
-from cellmeter_harness.lock import sweep_lock
 from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox.process import ProcessSandbox
 from cellmeter_harness.sweep import Retry, SweepSpec, Upstream
@@ -277,11 +276,6 @@ async def test_agents_are_asked_for_their_versions(
     else:
         await go(narrow, recorder)
         assert [cell.agent_version for cell in rows(recorder)] == [version]
-
-
-async def test_two_runs_of_one_sweep_at_once_are_refused(spec: SweepSpec, recorder: LogRecorder) -> None:
-    with sweep_lock(spec.log, spec.name), pytest.raises(CellmeterError, match="the sweep s is being run on"):
-        await go(spec, recorder)
 
 
 class FullDisk(LogRecorder):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmeter_proxy.record import Attempt, Call, Cell, Grade, Outcome, Phase, PhaseName
+from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, Grade, Outcome, Phase, PhaseName
 from cellmeter_scoring.failure import INFRASTRUCTURE, Verdict, classify
 from cellmeter_scoring.testing import START, at, make_attempt, make_call, make_cell, make_failed_call
 
@@ -215,7 +215,7 @@ def test_a_provider_that_cannot_be_reached_is_named_so_with_the_proxys_own_words
 
 
 def test_troubles_of_several_kinds_are_named_by_what_they_have_in_common() -> None:
-    calls = [make_failed_call("a", 1, None), make_failed_call("b", 2, 503)]
+    calls = [make_failed_call("a", 1, 503), make_failed_call("b", 2, None)]
     assert classify(failed_cell(exit_code=1), calls, []).reason == (
         "all 2 calls ended in a failure of the provider (HTTP 503)"
     )
@@ -329,3 +329,20 @@ def test_any_evidence_has_a_verdict_that_names_only_calls_it_was_given(
     assert verdict.reason
     assert set(verdict.evidence) <= {call.call_id for call in calls}
     assert classify(cell, calls[::-1], attempts[::-1]).failure_class == verdict.failure_class
+
+
+def test_an_agent_that_took_its_supervisor_with_it_has_failed() -> None:
+    verdict = classify(failed_cell(exit_code=None), [make_call("a")], [])
+    assert verdict.failure_class == "agent_error"
+    assert classify(failed_cell(exit_code=None), [], []).failure_class == "agent_error"
+
+
+def test_a_workspace_that_cannot_be_collected_is_the_agents_error() -> None:
+    phase = Phase(name="collect", started_at=at(1), ended_at=at(2), error=f"{UNCOLLECTABLE}: File name too long")
+    verdict = classify(failed_cell(phases=[phase], grade=None), [make_call("a")], [])
+    assert verdict == Verdict(failure_class="agent_error", reason=f"{UNCOLLECTABLE}: File name too long")
+
+
+def test_work_that_ends_the_grader_did_not_pass() -> None:
+    ended = failed_cell(grade=Grade(exit_code=None))
+    assert classify(ended, [make_call("a")], []).failure_class == "none"

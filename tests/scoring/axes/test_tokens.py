@@ -37,6 +37,12 @@ def test_a_refused_call_is_a_call_but_costs_nothing() -> None:
     assert (detail.model_calls, detail.total_tokens) == (2, 1100)
 
 
+def test_a_call_that_was_given_the_answer_of_an_earlier_one_is_not_paid_twice() -> None:
+    joined = make_call("b", 3, prompt_tokens=None, completion_tokens=None, usage_source="none", attached_to="a")
+    detail = counted(make_call("a", 1, outcome="client_gone"), joined).detail
+    assert (detail.model_calls, detail.total_tokens) == (2, 1100)
+
+
 def test_estimates_and_partial_usage_are_counted_and_named() -> None:
     partial = make_call("b", 3, completion_tokens=None, estimated_completion_tokens=40, usage_source="partial")
     estimated = make_call(
