@@ -9,13 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote
 
 from yarl import URL
 
 from cellmeter_proxy.keys import PREFIX, CellRef, KeyRing
 from cellmeter_proxy.redact import Redactor, fingerprint
 
-_SESSION_PATH: Final = re.compile(r"^/s/([A-Za-z0-9._~@:+-]{1,128})(/.*|$)")
+_SESSION_PATH: Final = re.compile(r"^/s/((?:[A-Za-z0-9._~@:+-]|%[0-9A-Fa-f]{2}){1,384})(/.*|$)")
+_LONGEST_NAME: Final = 128
 _KEY_HEADERS: Final = ("x-api-key", "api-key", "x-goog-api-key")
 # Sent by agents of their own accord: they group calls further, but most agents send none, so none names a session.
 _CLIENT_SESSION_HEADERS: Final = ("x-session-id", "session-id", "x-claude-code-session-id", "x-affinity")
@@ -65,11 +67,12 @@ class Refusal:
 
 
 def split_session(path: str) -> tuple[str | None, str]:
-    """The session that a path names, and the path without it."""
+    """The session that a raw path names, percent-decoded, and the path without it."""
     match = _SESSION_PATH.match(path)
-    if match is None:
+    name = "" if match is None else unquote(match[1])
+    if match is None or not name.isprintable() or len(name) > _LONGEST_NAME:
         return None, path
-    return match[1], match[2] or "/"
+    return name, match[2] or "/"
 
 
 def presented_key(headers: Mapping[str, str]) -> str | None:

@@ -17,6 +17,10 @@ from cellmeter_proxy.log import digest_of
 
 MAX_DEPTH: Final = 200
 """Deeper nesting than this is not taken for a request: parsers differ in where they give up."""
+MAX_BYTES: Final = 32 * 1024 * 1024
+"""A longer text is not taken for a request."""
+MAX_ELEMENTS: Final = 1_000_000
+"""Nor is one with more commas than this: its values would take a gigabyte, and seconds in which no row is written."""
 NOT_JSON: Final = object()
 """What ``parse`` returns for bytes that have no canonical form; JSON's null is None."""
 
@@ -60,8 +64,11 @@ def prefix_chain(messages: Iterable[object]) -> list[str]:
 def parse(body: bytes) -> Any:
     """The value of a JSON text with its numbers as ``msgspec.Raw`` literals, or ``NOT_JSON``.
 
-    NaN and infinities, a byte order mark, bytes that are not UTF-8 and nesting beyond ``MAX_DEPTH`` are not JSON here.
+    NaN and infinities, a byte order mark, bytes that are not UTF-8, nesting beyond ``MAX_DEPTH`` and a text beyond
+    ``MAX_BYTES`` or ``MAX_ELEMENTS`` are not JSON here.
     """
+    if len(body) > MAX_BYTES or body.count(b",") > MAX_ELEMENTS:
+        return NOT_JSON
     try:
         value = _decoder().decode(body.decode())
     except (ValueError, RecursionError):

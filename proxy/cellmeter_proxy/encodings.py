@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import brotli  # type: ignore[import-untyped]  # it ships none, and its four calls are below
 import zstandard
 
-DEFAULT_LIMIT: Final = 256 * 1024 * 1024
+DEFAULT_LIMIT: Final = 64 * 1024 * 1024
 """Bytes that one body may decode to."""
 _MAX_STAGES: Final = 4
 _PIECE: Final = 16 * 1024

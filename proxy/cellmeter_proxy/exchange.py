@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from cellmeter_proxy.record import Attempt, Call
+from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
 
 
@@ -29,6 +30,8 @@ class Exchange:
     client_gone_at: int | None = None
     response: web.StreamResponse | None = None
     """The answer to the client, once its head has been released."""
+    answer: Answer | None = None
+    """The provider's answer, as far as it has come."""
     early: web.StreamResponse | None = None
     """The answer to the client, where its head was released before the provider had answered."""
     queue_ms: float | None = None

@@ -1,7 +1,7 @@
 """Which headers go on, and which belong to one hop (RFC 9110 §7.6.1).
 
-Names, order, case and repetitions are kept. What the proxy's own connections need (Host,
-Content-Length, Transfer-Encoding, Connection) is left for them to set.
+Names, order, case and repetitions are kept, the case of a request's repeated name aside. What the proxy's own
+connections need (Host, Content-Length, Transfer-Encoding, Connection) is left for them to set.
 """
 
 import re
@@ -42,7 +42,7 @@ def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False)
         identity: ask for an answer without content coding, whatever the client takes.
 
     """
-    headers = _end_to_end(raw, _SET_BY_CLIENT)
+    headers = _spelled_alike(_end_to_end(raw, _SET_BY_CLIENT))
     if identity:
         headers["Accept-Encoding"] = "identity"
     if key is None:
@@ -71,6 +71,12 @@ def _end_to_end(raw: RawHeaders, drop: frozenset[str]) -> CIMultiDict[str]:
     }
     dropped = _HOP_BY_HOP | drop | named
     return CIMultiDict((name, value) for name, value in pairs if name.lower() not in dropped)
+
+
+def _spelled_alike(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """With every repetition of a name in the case of its first one: aiohttp's client keeps only the last spelling."""
+    spelling: dict[str, str] = {}
+    return CIMultiDict((spelling.setdefault(name.lower(), name), value) for name, value in headers.items())
 
 
 def printable(text: str) -> str:

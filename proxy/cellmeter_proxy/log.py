@@ -25,7 +25,7 @@ from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
 
 R = TypeVar("R", bound=Record)
 Durability = Literal["full", "process"]
-_BUSY_MS: Final = 10_000
+BUSY_MS: Final = 10_000
 _ZSTD_LEVEL: Final = 3
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
@@ -301,7 +301,7 @@ def _process_start(pid: int) -> int | None:
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    conn.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+    conn.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     return conn
 
 

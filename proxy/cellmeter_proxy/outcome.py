@@ -101,7 +101,7 @@ def closing_row(
     outcome, error = judge(call, head, watcher, facts, broken=broken, client_gone=client_gone_at is not None)
     return replace(
         call,
-        state="closed",
+        state="interrupted" if outcome == "interrupted" else "closed",
         status=head.status,
         headers_ms=head.headers_ms,
         response_type=head.content_type,
@@ -131,6 +131,8 @@ def judge(
     call: Call, head: Head, watcher: Watcher, facts: AnswerFacts, *, broken: Broken | None, client_gone: bool
 ) -> tuple[Outcome, str | None]:
     """The outcome of an answered call, and the sentence that says why where it is not ``ok``."""
+    if broken is not None and broken.outcome == "interrupted":
+        return broken.outcome, broken.reason
     if head.status >= 400:
         return "http_error", _told(facts.error or (broken.reason if broken else None), head)
     if client_gone:

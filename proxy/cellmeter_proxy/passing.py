@@ -2,18 +2,21 @@
 
 Invariant: bytes are released in the order they came; those that complete the answer after the row is closed. Where the
 client has gone, the answer is still read for the record, within bounds. Where the provider breaks off, so does the
-client's connection, for otherwise half an answer would pass for a whole one.
+client's connection, for otherwise half an answer would pass for a whole one. What the provider does after the bytes
+that complete its answer changes nothing of the answer.
 """
 
 import asyncio
 import dataclasses
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
@@ -22,10 +25,13 @@ from cellmeter_proxy.outcome import Broken, Head, Limits, broke_off
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.sending import Incoming, request_id
-from cellmeter_proxy.watch import watch
+from cellmeter_proxy.watch import Watcher, content_length, relabelled, watch
 
 Close = Callable[[Exchange, Answer], Awaitable[None]]
 """Closes the row from the answer as far as it has come, and returns after the commit."""
+
+_ADDED: Final = ("Content-Type", "Date", "Server")
+_LOOK_S: Final = 0.5
 
 
 class Drain(NamedTuple):
@@ -33,6 +39,22 @@ class Drain(NamedTuple):
 
     seconds: float
     size: int
+
+
+class PassedOn(web.StreamResponse):
+    """An answer with the provider's headers and no others."""
+
+    def __init__(self, status: int, reason: str | None, headers: CIMultiDict[str]) -> None:
+        super().__init__(status=status, reason=reason, headers=headers)
+        self.added = frozenset(name for name in _ADDED if name not in headers)
+        """What aiohttp puts in of its own accord, and the provider did not send."""
+
+
+async def as_it_came(_: web.Request, response: web.StreamResponse) -> None:
+    """Take out what aiohttp has added to an answer; for ``Application.on_response_prepare``."""
+    if isinstance(response, PassedOn):
+        for name in response.added:
+            response.headers.popall(name, None)
 
 
 class Passage:
@@ -49,11 +71,11 @@ class Passage:
             told_late=exchange.early is not None,
         )
         self._watcher = watch(exchange.call.dialect, upstream.headers, strip_usage=incoming.asked)
-        self._answer = Answer(head, self._watcher)
-        self._response = exchange.early or web.StreamResponse(
-            status=upstream.status,
-            reason=None if upstream.reason is None else printable(upstream.reason),
-            headers=answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
+        self._answer = exchange.answer = Answer(head, self._watcher)
+        self._response = exchange.early or PassedOn(
+            upstream.status,
+            None if upstream.reason is None else printable(upstream.reason),
+            answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
         )
         self._envelope: Envelope | None = None
         if exchange.early is not None:
@@ -64,37 +86,44 @@ class Passage:
         self._limits = limits
         self._drain = drain
         self._close = close
+        self._released = 0
+        self._recognised = self._envelope is not None  # whose form was chosen already
+        self._answered = False  # the client has been given all that completes the answer
+        self._deaf = False  # it has gone since
 
     async def run(self) -> web.StreamResponse:
         """Pass the answer on to its end, and close the row on the way."""
+        exchange = self._exchange
+        if _is_all_head(exchange.request.method, self._incoming):
+            await self._close(exchange, self._answer)
         await self._release_head()
         broken = await self._pass_body()
         held = self._watcher.finish()
-        if broken is None:
+        if broken is None or exchange.closed:
             await self._complete(held)
-            if self._envelope is not None:
+            if self._envelope is not None and self._answered:
                 await self._write(self._envelope.end())
+        else:
+            await self._close(exchange, dataclasses.replace(self._answer, broken=broken))
+        if broken is None or (self._answered and "Content-Length" not in self._response.headers):
             return self._response
-        if not self._exchange.closed:
-            await self._close(self._exchange, dataclasses.replace(self._answer, broken=broken))
-        return break_off(self._exchange.request, self._response)
+        return break_off(exchange.request, self._response)
 
     async def _pass_body(self) -> Broken | None:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
-        exchange, watcher = self._exchange, self._watcher
+        exchange = self._exchange
         drained = 0
         patience = asyncio.timeout(None)
         try:
-            async with patience:
+            async with patience, self._looking(patience):
                 async for chunk in self._incoming.chunks():
-                    await self._release(watcher.feed(chunk, exchange.ms()))
-                    if watcher.terminal and not exchange.closed:
-                        await self._complete(watcher.take_held())
+                    await self._release(self._feed(chunk))
+                    if self._watcher.terminal and not exchange.closed:
+                        await self._complete(self._watcher.take_held())
                     if exchange.awaited and not exchange.closed:
                         patience.reschedule(None)
                         continue
-                    if patience.when() is None:
-                        patience.reschedule(asyncio.get_running_loop().time() + self._drain.seconds)
+                    self._bound(patience)
                     drained += len(chunk)
                     if drained > self._drain.size:
                         return _too_much(f"{drained} further bytes")
@@ -104,12 +133,71 @@ class Passage:
             return broke_off(error, self._limits)
         return None
 
+    def _bound(self, patience: asyncio.Timeout) -> None:
+        if patience.when() is None:
+            patience.reschedule(asyncio.get_running_loop().time() + self._drain.seconds)
+
+    @asynccontextmanager
+    async def _looking(self, patience: asyncio.Timeout) -> AsyncIterator[None]:
+        """Notice a client that goes away while the provider is silent: no write tells then."""
+        loop = asyncio.get_running_loop()
+        handles: list[asyncio.TimerHandle] = []
+
+        def look() -> None:
+            exchange = self._exchange
+            if not self._has_client() and not self._answered and exchange.client_gone_at is None:
+                exchange.client_gone_at = now_us()
+            if not exchange.awaited:
+                self._bound(patience)
+            elif not exchange.closed and not patience.expired():
+                patience.reschedule(None)
+            handles[:] = [loop.call_later(_LOOK_S, look)]
+
+        handles.append(loop.call_later(_LOOK_S, look))
+        try:
+            yield
+        finally:
+            handles[0].cancel()
+
+    def _has_client(self) -> bool:
+        transport = self._exchange.request.transport
+        return transport is not None and not transport.is_closing()
+
+    def _feed(self, chunk: bytes) -> bytes:
+        """What may go to the client now; the first bytes may show that the answer is not what its headers say."""
+        exchange = self._exchange
+        out = self._watcher.feed(chunk, exchange.ms())
+        if not self._recognised:
+            found = relabelled(
+                self._watcher,
+                exchange.call.dialect,
+                self._incoming.response.headers,
+                strip_usage=self._incoming.asked,
+            )
+            self._recognised = found is not None
+            if found is not None and found is not self._watcher:
+                out = self._begin_again(found)
+            self._released += len(out)
+        return out
+
+    def _begin_again(self, watcher: Watcher) -> bytes:
+        """Have another watcher in place of the first; what it lets through now, less what the client has."""
+        out = bytearray()
+        received, at = self._watcher.received, 0
+        for time, size in self._watcher.timeline:
+            out += watcher.feed(received[at : at + size], time)
+            at += size
+        self._watcher = watcher
+        self._answer = self._exchange.answer = dataclasses.replace(self._answer, watcher=watcher)
+        return bytes(out[self._released :])
+
     async def _complete(self, held: bytes) -> None:
         """Commit the row, then let go of the bytes that complete the answer."""
         if held or not self._exchange.closed:
             await self._close(self._exchange, self._answer)
         if not await self._release(held):
             await self._close(self._exchange, self._answer)
+        self._answered = self._exchange.client_gone_at is None
 
     async def _release_head(self) -> None:
         if self._exchange.early is not None:
@@ -119,20 +207,30 @@ class Passage:
             self._exchange.response = self._response
         except ConnectionError:
             self._exchange.client_gone_at = now_us()
+            if self._exchange.closed:
+                await self._close(self._exchange, self._answer)
 
     async def _release(self, data: bytes) -> bool:
-        """Let bytes go to the client; False where it has just been found gone."""
+        """Let bytes go to the client; False where it has just been found gone before it had its answer."""
         return await self._write(data if self._envelope is None else self._envelope.put(data))
 
     async def _write(self, data: bytes) -> bool:
-        if not data or self._exchange.client_gone_at is not None:
+        if not data or self._deaf or self._exchange.client_gone_at is not None:
             return True
         try:
             await self._response.write(data)
         except ConnectionError:
-            self._exchange.client_gone_at = now_us()
-            return False
+            self._deaf = True
+            if not self._answered:
+                self._exchange.client_gone_at = now_us()
+            return self._answered
         return True
+
+
+def _is_all_head(method: str, incoming: Incoming) -> bool:
+    """Whether the head is the whole answer, so that whoever has it has everything (RFC 9110 §6.4.1)."""
+    response = incoming.response
+    return method == "HEAD" or response.status in {204, 304} or content_length(response.headers) == 0
 
 
 def break_off(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

@@ -24,6 +24,7 @@ from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
 
+_MAX_OWED_BYTES: Final = 256 * 1024
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Call: (
@@ -96,7 +97,17 @@ def close_call(
 
     """
     kept = tuple(attempts)
-    return writer.submit(lambda: prepare_close(call, answer, redactor, kept), _write_close)
+    return writer.submit(lambda: prepare_close(call, answer, redactor, kept), _write_close, otherwise=_unclosed)
+
+
+def _unclosed(prepared: Prepared) -> Prepared:
+    """The end of a call whose row was not closed in time: its client was broken off, and did not get the answer."""
+    row = replace(
+        prepared.call, state="interrupted", outcome="interrupted", error="the log could not be written at its end"
+    )
+    if sum(len(blob.data) for blob in prepared.blobs) <= _MAX_OWED_BYTES:
+        return prepared._replace(call=row)
+    return prepared._replace(call=replace(row, response_blob=None, timeline_blob=None), blobs=[])
 
 
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:

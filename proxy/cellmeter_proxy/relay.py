@@ -13,6 +13,7 @@ that breaks off breaks the client's connection too.
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 import traceback
@@ -31,7 +32,7 @@ from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.late import answer_late
 from cellmeter_proxy.metrics import Metrics
-from cellmeter_proxy.outcome import TOLD_LATE, Limits
+from cellmeter_proxy.outcome import TOLD_LATE, Broken, Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
 from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
@@ -47,6 +48,7 @@ from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 # Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
 _ROWS_S: Final = 15.0
 _MAX_RETRIES_DIGITS: Final = 9
+_SWITCHING: Final = 101
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
 
@@ -205,6 +207,9 @@ class Relay:
 
     async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
         request = exchange.request
+        if self._writer.failing:
+            # An agent that tries again and again after our 503 would be billed for every try.
+            await exchange.opened()
         outgoing = Outgoing(
             request.method,
             self._config.upstream.target(admission.path, request.rel_url.raw_query_string),
@@ -227,6 +232,9 @@ class Relay:
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
             self._complained = False
+            if incoming.response.status == _SWITCHING:
+                reason = "the provider switched to another protocol, which nobody had asked for"
+                return await self._reply(exchange, 502, "upstream_unreachable", reason, "upstream_unreachable")
             drain = Drain(self._config.drain_s, self._config.drain_bytes)
             return await Passage(exchange, incoming, self._config.limits, drain, self._close_answer).run()
 
@@ -319,8 +327,10 @@ class Relay:
         """The proxy stops while the call is under way: the row says so."""
         if not exchange.closed:
             call = await exchange.opened()
-            row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
-            await self._commit(exchange, row, None)
+            why = Broken("interrupted", "the proxy was stopped")
+            row = replace(call, state="interrupted", outcome=why.outcome, error=why.reason)
+            answer = exchange.answer
+            await self._commit(exchange, row, None if answer is None else dataclasses.replace(answer, broken=why))
 
 
 def _this_task() -> asyncio.Task[object]:

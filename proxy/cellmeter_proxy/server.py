@@ -24,6 +24,7 @@ from cellmeter_proxy.health import health
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
 from cellmeter_proxy.metrics import Metrics, show_metrics
+from cellmeter_proxy.passing import as_it_came
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
@@ -145,6 +146,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
 def make_app(relay: Relay, writer: LogWriter, metrics: Metrics) -> web.Application:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
     app = web.Application(client_max_size=0)
+    app.on_response_prepare.append(as_it_came)
     app.router.add_get("/_cellmeter/health", health(writer, lambda: relay.open_calls))
     app.router.add_get("/_cellmeter/metrics", show_metrics(metrics))
     app.router.add_route("*", "/_cellmeter/{path:.*}", _nothing_here)

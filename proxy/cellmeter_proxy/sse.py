@@ -40,9 +40,12 @@ class FrameSplitter:
         frames: list[bytes] = []
         start = 0
         at = max(self._scanned - _OVERLAP, 0)
-        while (end := _frame_end(buffer, at)) is not None:
+        cr = _next_cr(buffer, at)
+        while (end := _frame_end(buffer, at, cr)) is not None:
             frames.append(bytes(buffer[start:end]))
             start = at = end
+            if cr < end:
+                cr = _next_cr(buffer, end)
         if start:
             del buffer[:start]
         self._scanned = len(buffer)
@@ -81,11 +84,19 @@ def split(body: bytes) -> list[bytes]:
     return [*frames, splitter.rest] if splitter.pending else frames
 
 
-def _frame_end(buffer: bytearray, start: int) -> int | None:
+def _next_cr(buffer: bytearray, start: int) -> int:
+    """Where the next CR stands, or the end: looked for once for all frames before it, so that the cost stays linear."""
+    found = buffer.find(b"\r", start)
+    return len(buffer) if found < 0 else found
+
+
+def _frame_end(buffer: bytearray, start: int, cr: int) -> int | None:
     """Where the frame ends that is searched for from ``start`` on, or None where that is not known yet."""
-    if buffer.find(b"\r", start) < 0:
-        end = buffer.find(b"\n\n", start)
-        return None if end < 0 else end + 2
+    end = buffer.find(b"\n\n", start, cr)
+    if end >= 0:
+        return end + 2
+    if cr == len(buffer):
+        return None
     match = FRAME_END.search(buffer, start)
     if match is None or (match.end() == len(buffer) and buffer.endswith(b"\r")):
         return None

@@ -10,16 +10,19 @@ from typing import Final, Protocol
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.sse import BOM
 from cellmeter_proxy.wire import AnswerFacts, StreamWatcher, read_answer
+from cellmeter_proxy.wire.stream import UNREADABLE_TAIL
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_STREAM_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class Watcher(Protocol):
     """Takes the bytes of one answer in, gives the bytes to release out."""
 
     terminal: bool
-    """The event that completes the answer has been received whole."""
+    """What completes the answer has been received whole: its terminal event, or all of the announced length."""
     strips: bool
     """Something is taken out of what the client gets."""
     timeline: list[tuple[float, int]]
@@ -66,8 +69,10 @@ class Watcher(Protocol):
 class UnaryWatcher:
     """An answer in one piece: its last bytes are withheld, everything before them passes at once.
 
-    Where the length is not announced, the latest piece is withheld until another follows it. A piece
-    of white space passes: providers send it to keep a waiting connection alive, and it completes nothing.
+    Withheld is the latest piece that says anything, with what came after it, until another such piece follows: white
+    space and the trailer of a coding say nothing, and JSON may be whole before them. White space at the very beginning
+    passes: providers send it to keep a waiting connection alive. Of a coding that cannot be undone here nobody can tell
+    what a piece says: the last 64 KiB are withheld.
     """
 
     def __init__(self, dialect: Dialect, *, length: int | None, encoding: str | None) -> None:
@@ -75,11 +80,12 @@ class UnaryWatcher:
         self.strips = False
         self.timeline: list[tuple[float, int]] = []
         self._dialect: Dialect = dialect
-        self._encoding = encoding
+        self._decoder = StreamDecoder(encoding)
         self._left = length
         self._chunks: list[bytes] = []
-        self._held = b""
-        self._plain: tuple[bytes, str | None] | None = None
+        self._plain: list[bytes] = []
+        self._said = False  # something other than white space has come
+        self._held = bytearray()
 
     @property
     def ttft_ms(self) -> None:
@@ -95,60 +101,107 @@ class UnaryWatcher:
 
     @property
     def received(self) -> bytes:
-        if len(self._chunks) > 1:
-            self._chunks = [b"".join(self._chunks)]
-        return self._chunks[0] if self._chunks else b""
+        return b"".join(self._chunks)
 
     @property
     def decoded(self) -> bytes:
-        return self._decode()[0]
+        return b"".join(self._plain)
 
     @property
     def decode_error(self) -> str | None:
-        return self._decode()[1]
+        return self._decoder.error
 
     def feed(self, chunk: bytes, at_ms: float) -> bytes:
-        self._plain = None
         self._chunks.append(chunk)
         self.timeline.append((at_ms, len(chunk)))
+        plain = self._decoder.feed(chunk)
+        self._plain.append(plain)
         if self._left is not None:
             self._left -= len(chunk)
             self.terminal = self._left <= 0
-        elif not chunk.strip():
-            released, self._held = self._held + chunk, b""
+        if self.terminal:
+            self._decoder.finish()
+        says = bool(plain.strip())
+        if self._decoder.error is not None:
+            return self._keep(chunk, UNREADABLE_TAIL)
+        if says or self._said or self.terminal:
+            released = self._keep(chunk, len(chunk)) if says else self._keep(chunk, len(self._held) + len(chunk))
+            self._said = self._said or says
             return released
-        if self._left is not None and not self.terminal:
-            return chunk
-        released, self._held = self._held, chunk
-        return released
+        return chunk
 
     def finish(self) -> bytes:
         self.terminal = self._left is None or self._left <= 0
+        self._decoder.finish()
         return self.take_held()
 
     def take_held(self) -> bytes:
-        held, self._held = self._held, b""
+        held = bytes(self._held)
+        self._held.clear()
         return held
 
     def facts(self) -> AnswerFacts:
         return read_answer(self._dialect, self.decoded)
 
-    def _decode(self) -> tuple[bytes, str | None]:
-        """The body without its coding and what was wrong with it; kept until more bytes come."""
-        if self._plain is None:
-            decoder = StreamDecoder(self._encoding)
-            plain = decoder.feed(self.received)
-            decoder.finish()
-            self._plain = plain, decoder.error
-        return self._plain
+    def _keep(self, chunk: bytes, size: int) -> bytes:
+        """Withhold the last bytes, this chunk included, and let go of those before them."""
+        self._held += chunk
+        out = bytes(self._held[: max(len(self._held) - size, 0)])
+        del self._held[: len(out)]
+        return out
 
 
 def watch(dialect: Dialect, headers: Mapping[str, str], *, strip_usage: bool = False) -> Watcher:
     """The watcher for an answer with these headers (case-insensitive)."""
-    encoding = headers.get("content-encoding")
-    if encoding is not None and encoding.lower() == "identity":
-        encoding = None
     if headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return StreamWatcher(dialect, strip_usage=strip_usage, encoding=encoding)
+        return _stream(dialect, headers, strip_usage=strip_usage)
+    return _unary(dialect, headers)
+
+
+def relabelled(
+    watcher: Watcher, dialect: Dialect, headers: Mapping[str, str], *, strip_usage: bool = False
+) -> Watcher | None:
+    """The watcher that the first bytes ask for: some providers label JSON as a stream, or a stream as JSON.
+
+    Args:
+        watcher: the one that the headers asked for, with all that has come so far.
+        dialect: as for ``watch``.
+        headers: as for ``watch``.
+        strip_usage: as for ``watch``.
+
+    Returns:
+        The given one where the headers were right, else another that has been given nothing yet. None where nothing
+        but white space has come: ask again.
+
+    """
+    beginning = watcher.decoded.lstrip().removeprefix(BOM).lstrip()
+    if not beginning and watcher.decode_error is None:
+        return None
+    if isinstance(watcher, StreamWatcher):
+        return _unary(dialect, headers) if beginning.startswith((b"{", b"[")) else watcher
+    if not _begins_a_stream(beginning):
+        return watcher
+    strips = strip_usage and content_length(headers) is None and len(watcher.timeline) == 1
+    return _stream(dialect, headers, strip_usage=strips)
+
+
+def _begins_a_stream(beginning: bytes) -> bool:
+    """Whether a text begins with a field of an event stream, or breaks off within its name."""
+    return bool(beginning) and any(
+        beginning.startswith(field) or field.startswith(beginning) for field in _STREAM_FIELDS
+    )
+
+
+def _stream(dialect: Dialect, headers: Mapping[str, str], *, strip_usage: bool) -> Watcher:
+    encoding = headers.get("content-encoding")
+    return StreamWatcher(dialect, strip_usage=strip_usage, encoding=encoding, length=content_length(headers))
+
+
+def _unary(dialect: Dialect, headers: Mapping[str, str]) -> Watcher:
+    return UnaryWatcher(dialect, length=content_length(headers), encoding=headers.get("content-encoding"))
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """The announced length of a body, or None where there is none or it is no number."""
     length = headers.get("content-length", "")
-    return UnaryWatcher(dialect, length=int(length) if _LENGTH.fullmatch(length) else None, encoding=encoding)
+    return int(length) if _LENGTH.fullmatch(length) else None

@@ -3,24 +3,30 @@
 Invariant: a future that ``submit`` returned is resolved after the commit that holds its work, never
 before. Work that arrives while a commit is under way shares the next one, so that a hundred calls
 cost as many fsyncs as the disk can do, not a hundred.
+
+A log that cannot be written fails all that waits, at once. While it is so (``failing``) each further try is a probe
+that does not wait for locks, and what must get into the log in any case is tried again until it does.
 """
 
 import asyncio
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, Self, TypeVar
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability, Log, make_blob
+from cellmeter_proxy.log import BUSY_MS, Durability, Log, make_blob
 from cellmeter_proxy.record import Record
 
 T = TypeVar("T")
 P = TypeVar("P")
 _GROUP: Final = 256
+_AGAIN_S: Final = 1.0
+_MAX_OWED: Final = 256
 
 
 class LogUnwritableError(CellmeterError):
@@ -33,6 +39,7 @@ class _Job(Generic[P, T]):
     apply: Callable[[Log, P], T]
     future: asyncio.Future[T]
     prepared: P | None = None
+    otherwise: Callable[[P], P] | None = None
 
 
 _Settled = tuple[_Job[Any, Any], Any, Exception | None]
@@ -49,7 +56,10 @@ class LogWriter:
         self.interrupted = 0
         """How many calls of processes that are gone were found open, and marked so, at the start."""
         self._log = log
-        self._inode = log.path.stat().st_ino
+        self.failing = False
+        """The log did not take the last thing that was to be written."""
+        self._files = {log.path: log.path.stat().st_ino}
+        self._owed: deque[_Job[Any, Any]] = deque(maxlen=_MAX_OWED)
         self._loop = loop
         self._queue: queue.SimpleQueue[_Job[Any, Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="cellmeter-log", daemon=True)
@@ -69,13 +79,21 @@ class LogWriter:
         writer.interrupted = await writer.read(Log.recover)
         return writer
 
-    def submit(self, prepare: Callable[[], P], apply: Callable[[Log, P], T]) -> "asyncio.Future[T]":
+    def submit(
+        self,
+        prepare: Callable[[], P],
+        apply: Callable[[Log, P], T],
+        *,
+        otherwise: Callable[[P], P] | None = None,
+    ) -> "asyncio.Future[T]":
         """Have work done in the writer's thread and committed.
 
         Args:
             prepare: heavy work that needs no file (hashing, compression); runs before the transaction.
             apply: takes the log and what ``prepare`` gave; runs inside the transaction, and again alone
                 if another piece of work in the same group failed.
+            otherwise: what to write later on where the log does not take it now: it gets what ``prepare`` gave, and
+                what it returns is tried again every second, and at the end once more. The newest 256 are kept.
 
         Returns:
             A future of what ``apply`` gave, resolved after the commit; it fails with
@@ -86,7 +104,7 @@ class LogWriter:
         if self._closed:
             future.set_exception(LogUnwritableError(f"the log {self.path} is closed"))
         else:
-            self._queue.put(_Job(prepare, apply, future))
+            self._queue.put(_Job(prepare, apply, future, otherwise=otherwise))
         return future
 
     async def append(self, *records: Record) -> None:
@@ -127,21 +145,33 @@ class LogWriter:
             settled = self._commit(group)
             if settled:
                 self._loop.call_soon_threadsafe(_settle, settled)
+            if self._owed and (stopping or not (group and self.failing)):
+                self._pay()
         self._log.close()
 
     def _take(self) -> tuple[list[_Job[Any, Any]], bool]:
-        """Everything that waits, at least one piece of work, and whether to stop after it."""
+        """Everything that waits, at least one piece of work unless some is owed, and whether to stop after it."""
         group: list[_Job[Any, Any]] = []
-        job = self._queue.get()
-        while job is not None:
-            group.append(job)
-            if len(group) == _GROUP:
-                return group, False
-            try:
+        try:
+            job = self._queue.get(timeout=_AGAIN_S if self._owed else None)
+            while job is not None:
+                group.append(job)
+                if len(group) == _GROUP:
+                    return group, False
                 job = self._queue.get_nowait()
-            except queue.Empty:
-                return group, False
+        except queue.Empty:
+            return group, False
         return group, True
+
+    def _pay(self) -> None:
+        """Try again what the log did not take; nobody waits for it any more."""
+        owed = list(self._owed)
+        self._owed.clear()
+        self._owed.extend(job for job, _, error in self._transact(owed) if isinstance(error, LogUnwritableError))
+
+    def _owe(self, job: _Job[Any, Any]) -> None:
+        if job.otherwise is not None:
+            self._owed.append(_Job(job.prepare, job.apply, job.future, job.otherwise(job.prepared)))
 
     def _commit(self, group: Sequence[_Job[Any, Any]]) -> list[_Settled]:
         ready: list[_Job[Any, Any]] = []
@@ -152,25 +182,51 @@ class LogWriter:
                 ready.append(job)
             except Exception as error:  # noqa: BLE001 - belongs to whoever submitted the work, not to the thread
                 settled.append((job, None, error))
-        return settled + self._transact(ready) if ready else settled
+        written = self._transact(ready) if ready else []
+        for job, _, why in written:
+            if isinstance(why, LogUnwritableError):
+                self._owe(job)
+        return settled + written
 
     def _transact(self, group: Sequence[_Job[Any, Any]]) -> list[_Settled]:
         try:
-            self._check_file()
-            self._log.conn.execute("BEGIN IMMEDIATE")
+            self._begin()
+        except (sqlite3.Error, OSError) as error:
+            return [(job, None, self._explain(error)) for job in group]
+        try:
             results: list[_Settled] = [(job, job.apply(self._log, job.prepared), None) for job in group]
             self._log.conn.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - one piece of work must not fail its neighbours, nor end the thread
             self._roll_back()
-            if len(group) > 1:
+            if isinstance(error, sqlite3.OperationalError):
+                self.failing = True
+            elif len(group) > 1:
                 return [settled for job in group for settled in self._transact([job])]
-            return [(group[0], None, self._explain(error))]
+            return [(job, None, self._explain(error)) for job in group]
+        self._succeeded()
         return results
 
-    def _check_file(self) -> None:
+    def _begin(self) -> None:
+        try:
+            self._check_files()
+            self._log.conn.execute(f"PRAGMA busy_timeout={0 if self.failing else BUSY_MS}")
+            self._log.conn.execute("BEGIN IMMEDIATE")
+        except (sqlite3.Error, OSError):
+            self.failing = True
+            raise
+
+    def _succeeded(self) -> None:
+        self.failing = False
+        for suffix in ("-wal", "-shm"):
+            path = self.path.with_name(self.path.name + suffix)
+            if path not in self._files and path.exists():
+                self._files[path] = path.stat().st_ino
+
+    def _check_files(self) -> None:
         # SQLite goes on writing into a file that has lost its name, and those rows would be gone with the process.
-        if self.path.stat().st_ino != self._inode:
-            raise OSError("another file stands in its place")
+        for path, inode in self._files.items():
+            if path.stat().st_ino != inode:
+                raise OSError(f"another file stands in the place of {path.name}")
 
     def _roll_back(self) -> None:
         if self._log.conn.in_transaction:

@@ -62,6 +62,9 @@ def test_a_path_is_put_onto_the_base_with_one_version_and_no_byte_changed(
         ("/s//v1", None, "/s//v1"),
         ("/s/a b/v1", None, "/s/a b/v1"),
         ("/v1/s/x", None, "/v1/s/x"),
+        ("/s/a%20b/v1", "a b", "/v1"),
+        ("/s/%00/v1", None, "/s/%00/v1"),
+        ("/s/" + "%41" * 129 + "/v1", None, "/s/" + "%41" * 129 + "/v1"),
     ],
 )
 def test_a_session_is_named_by_the_path(path: str, session: str | None, rest: str) -> None:

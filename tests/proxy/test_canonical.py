@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellmeter_proxy.canonical import (
+    MAX_BYTES,
     MAX_DEPTH,
+    MAX_ELEMENTS,
     NOT_JSON,
     body_hash,
     dump,
@@ -105,3 +107,8 @@ def test_a_link_of_the_chain_is_a_hash_of_the_message_and_its_parent() -> None:
     first = "c1:sha256:" + hashlib.sha256(b'{"message":"a","parent":null}').hexdigest()
     second = "c1:sha256:" + hashlib.sha256(b'{"message":null,"parent":"%b"}' % first.encode()).hexdigest()
     assert chain == [first, second]
+
+
+@pytest.mark.parametrize("body", [b"[" + b"1," * (MAX_ELEMENTS + 1) + b"1]", b'"' + b"x" * MAX_BYTES + b'"'])
+def test_what_would_take_seconds_to_read_is_no_request(body: bytes) -> None:
+    assert request_hash(body) is None

@@ -16,11 +16,11 @@ RAW = [
 ]
 
 
-def test_names_keep_their_case_order_and_repetitions() -> None:
+def test_names_keep_their_order_and_repetitions_and_a_repeated_one_the_case_of_its_first() -> None:
     assert list(request_headers(RAW, None).items()) == [
         ("X-Stainless-OS", "Linux"),
         ("accept", "a"),
-        ("Accept", "b"),
+        ("accept", "b"),
         ("Authorization", "Bearer sk-client"),
         ("x-stainless-retry-count", "0"),
     ]

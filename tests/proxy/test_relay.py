@@ -320,7 +320,10 @@ async def test_stopping_the_proxy_marks_what_is_in_flight(recorder: Recorder, lo
             await client.until(TOKEN)
         rest, _ = await client.rest()
         assert LAST_CHUNK not in rest
-    assert states(log_path) == [("interrupted", "interrupted")]
+    (call,) = calls(log_path)
+    assert (call.state, call.outcome, call.error) == ("interrupted", "interrupted", "the proxy was stopped")
+    assert call.response_bytes == len(TOKEN)
+    assert call.status == 200
 
 
 async def test_stopping_the_proxy_marks_a_call_whose_row_still_waits_for_the_disk(
@@ -396,7 +399,16 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
         rest, _ = await client.rest()
         assert DONE not in rest
         assert LAST_CHUNK not in rest
+        assert proxy.writer.failing
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, BODY, KEY)
+        assert (await client.until(b"}}")).startswith(b"HTTP/1.1 503 ")
+        await client.close()
+        assert len(provider.received) == 1
         (tmp_path / "away.db").rename(log_path)
+    (call,) = calls(log_path)
+    assert (call.state, call.outcome, call.prompt_tokens) == ("interrupted", "interrupted", 11)
+    assert call.error == "the log could not be written at its end"
 
 
 async def test_a_cell_only_proxy_refuses_and_records_what_has_no_key(recorder: Recorder, log_path: Path) -> None:

@@ -186,8 +186,8 @@ async def test_a_provider_that_breaks_off_after_the_terminal_event_has_answered(
         await client.post(PATH, STREAM_BODY)
         await client.until(DONE)
         go.set()
-        rest, _ = await client.rest()
-    assert LAST_CHUNK not in rest
+        await client.until(LAST_CHUNK)
+        await client.close()
     call, _ = row(log_path)
     assert (call.outcome, call.finish_reason, call.error) == ("ok", "stop", None)
 
@@ -336,3 +336,11 @@ async def test_a_client_that_goes_away_while_the_provider_thinks_loses_nothing(
     call, _ = row(log_path)
     assert (call.state, call.outcome, call.finish_reason) == ("closed", "client_gone", "stop")
     assert call.client_gone_at is not None
+
+
+async def test_a_switch_of_protocols_is_no_answer(recorder: Recorder, log_path: Path) -> None:
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    async with LiteralProvider([switch, close]) as provider, recorder(provider) as proxy:
+        assert (await answer_of(proxy)).startswith(b"HTTP/1.1 502 ")
+    call, _ = row(log_path)
+    assert (call.state, call.outcome, call.status) == ("closed", "upstream_unreachable", 502)

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,3 +96,24 @@ def test_a_line_of_megabytes_in_small_chunks_costs_linear_time() -> None:
     (frame,) = splitter.feed(b"\r\n\r\nrest")
     assert len(frame) == 8_000_004
     assert time.perf_counter() - started < 3
+
+
+class Counting(bytearray):
+    """Counts the bytes that are looked at in search of something."""
+
+    looked_at = 0
+
+    def find(self, sub: Any, start: Any = 0, end: Any = None) -> int:
+        end = len(self) if end is None else end
+        found = super().find(sub, start, end)
+        self.looked_at += (end if found < 0 else found) - start
+        return found
+
+
+@pytest.mark.parametrize("rare", [b"", b"data: y\r\n\r\n"])
+def test_many_frames_in_one_chunk_cost_time_linear_in_their_bytes(rare: bytes) -> None:
+    body = b"data: x\n\n" * 5000 + rare + b"data: x\n\n" * 5000
+    splitter = FrameSplitter()
+    buffer = splitter._buffer = Counting()
+    assert len(splitter.feed(body)) == 10_000 + bool(rare)
+    assert buffer.looked_at < 5 * len(body)

@@ -38,6 +38,7 @@ RESPONSES = (
 )
 
 HUGE = b'data: {"usage":{"prompt_tokens":1,"x":"' + b"x" * 20_000 + b'"}}\n\n'
+ERROR_IN_CHAT = content("a") + b"event:error\ndata: x\n\n" + content("b")
 
 Streams = list[tuple[Dialect, bytes, int]]
 STREAMS: Streams = [
@@ -46,7 +47,10 @@ STREAMS: Streams = [
     ("chat.completions", CHAT.replace(b"\n", b"\r\n"), CHAT.replace(b"\n", b"\r\n").index(b"data: [DONE]")),
     ("chat.completions", CHAT.replace(b"\n", b"\r"), CHAT.index(b"data: [DONE]")),
     ("chat.completions", b"\xef\xbb\xbfdata:[DONE]\n\n" + content("late"), 0),
-    ("chat.completions", content("a") + b"event:error\ndata: x\n\n", len(content("a"))),
+    ("chat.completions", ERROR_IN_CHAT, len(ERROR_IN_CHAT)),
+    ("chat.completions", content("a") + b"data:  [DONE]\n\n", len(content("a"))),
+    ("messages", b"event:  message_stop\ndata: {}\n\n", 0),
+    ("messages", b"event:error\ndata: x\n\n", 0),
     ("chat.completions", content("a") + b"data: [DON", len(content("a")) + 10),
     ("completions", b'data: {"choices":[{"text":"x"}]}\n\n' + DONE + b": bye\n\n", 34),
     ("messages", MESSAGES, MESSAGES.index(b"event: message_stop")),

@@ -118,3 +118,50 @@ async def test_writing_after_the_end_is_refused(tmp_path: Path) -> None:
     await writer.aclose()
     with pytest.raises(LogUnwritableError, match="is closed"):
         await writer.append(a_call())
+
+
+async def test_what_must_get_into_the_log_is_tried_again_until_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    call = a_call()
+    await opened(writer, call)
+    path.rename(tmp_path / "moved.db")
+    done, late = replace(call, state="closed"), replace(call, state="interrupted")
+    with pytest.raises(LogUnwritableError):
+        await writer.submit(lambda: done, lambda log, row: log.close_call(row, []), otherwise=lambda _: late)
+    was_failing = writer.failing
+    assert was_failing
+    (tmp_path / "moved.db").rename(path)
+    async with asyncio.timeout(10):
+        while rows_on_disk(path, "SELECT state FROM calls") != [("interrupted",)]:
+            await asyncio.sleep(0.02)
+    assert not writer.failing
+    await writer.aclose()
+
+
+async def test_a_lock_is_waited_for_once_and_not_by_each_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    monkeypatch.setattr("cellmeter_proxy.writer.BUSY_MS", 1000)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*(writer.append(a_call()) for _ in range(30)), return_exceptions=True)
+    assert {type(result) for result in results} == {LogUnwritableError}
+    other.execute("ROLLBACK")
+    other.close()
+    await writer.append(a_call())
+    await writer.aclose()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+async def test_a_log_that_lost_a_file_beside_it_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    await writer.append(a_call())
+    (tmp_path / f"a.db{suffix}").unlink()
+    with pytest.raises(LogUnwritableError, match="cannot be written"):
+        await writer.append(a_call())
+    await writer.aclose()

@@ -15,12 +15,16 @@ _DONE: Final = b"[DONE]"
 _RESPONSES: Final = (b"response.completed", b"response.incomplete", b"response.failed")
 _MESSAGES: Final = (b"message_stop",)
 _ERROR: Final = (b"error",)
+_BLANK: Final = b" \t"
 _TYPED: Final[dict[Dialect, tuple[bytes, ...]]] = {
     "responses": _RESPONSES + _ERROR,
     "messages": _MESSAGES + _ERROR,
     "unknown": _RESPONSES + _MESSAGES + _ERROR,
 }
-"""The dialects whose data names its event, so that a frame without an ``event`` line can be terminal."""
+"""The dialects whose data names its event, so that a frame without an ``event`` line can be terminal.
+
+In the others an error in mid-stream is a frame like any other: the provider may go on after it.
+"""
 _LONGEST_NAME: Final = 64
 _OVERLAP: Final = 3
 _MAX_USAGE_FRAME: Final = 16 * 1024
@@ -30,9 +34,9 @@ _FULL_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\{')
 class TerminalHold:
     """Lets a stream through up to its terminal event, and keeps the bytes from there on.
 
-    Terminal are ``data: [DONE]``, an ``event`` line that names the end or an error, and a frame without an ``event``
-    line whose JSON has such a ``type``. The bytes are kept from the start of the line (of the frame's data, in the last
-    case). A line that could still become one waits until it is decided.
+    Terminal are ``data: [DONE]`` in every dialect and, where events have names, an ``event`` line that names the end or
+    an error, and a frame without an ``event`` line whose JSON has such a ``type``. The bytes are kept from the start of
+    the line (of the frame's data, in the last case). A line that could still become one waits until it is decided.
     """
 
     def __init__(self, dialect: Dialect) -> None:
@@ -40,13 +44,9 @@ class TerminalHold:
         """The terminal event and whatever came after it, less what was taken."""
         self.ended = False
         """The terminal event has begun."""
-        self._names = _TYPED.get(dialect, _ERROR)
+        self._names = _TYPED.get(dialect, ())
         self._typed = dialect in _TYPED
         self._needles = (_DONE, *self._names)
-        lines = [b"event:" + space + name for name in self._names for space in (b"", b" ")]
-        self._ends = frozenset(lines)
-        self._done = (b"data:" + _DONE, b"data: " + _DONE)
-        self._beginnings = (*lines, *self._done)
         self._kept = bytearray()  # whole lines of a frame that may turn out to be terminal
         self._line = bytearray()  # an unfinished line that may become a terminal one
         self._passed = False  # the unfinished line is harmless and its beginning was let through
@@ -71,7 +71,7 @@ class TerminalHold:
         """Whether the terminal event is whole, given that nothing follows: its blank line may be missing."""
         event = parse_frame(bytes(self.held))
         return self.is_whole() or (
-            event is not None and (event.data.startswith(_DONE) or bool(load_object(event.data)))
+            event is not None and (event.data.lstrip(_BLANK).startswith(_DONE) or bool(load_object(event.data)))
         )
 
     def feed(self, chunk: bytes) -> bytes:
@@ -137,7 +137,9 @@ class TerminalHold:
             line = line.removeprefix(BOM)
         if not line:
             return self._end_frame(raw)
-        if line in self._ends or line.startswith(self._done):
+        field, _, value = line.partition(b":")
+        value = value.strip(_BLANK)
+        if (field == b"event" and value in self._names) or (field == b"data" and value.startswith(_DONE)):
             return self._hold(raw)
         if line.startswith(b"event:"):
             self._named = True
@@ -189,9 +191,15 @@ class TerminalHold:
             if BOM.startswith(line):
                 return True
             line = line.removeprefix(BOM)
-        if line.startswith(self._done) or any(beginning.startswith(line) for beginning in self._beginnings):
-            return True
-        return self._typed and not self._named and line.startswith(b"data:")
+        field, colon, value = line.partition(b":")
+        if not colon:
+            return b"data".startswith(field) or (bool(self._names) and b"event".startswith(field))
+        value = value.strip(_BLANK)
+        if field == b"event":
+            return any(name.startswith(value) for name in self._names)
+        if field != b"data":
+            return False
+        return value.startswith(_DONE) or _DONE.startswith(value) or (self._typed and not self._named)
 
 
 class UsageStrip:

@@ -18,6 +18,9 @@ from cellmeter_proxy.wire import chat, completions, messages, other, responses
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.release import TerminalHold, UsageStrip
 
+UNREADABLE_TAIL: Final = 64 * 1024
+"""How many bytes are kept of an answer whose coding cannot be undone here."""
+
 
 class Reader(Protocol):
     """What a dialect makes of the frames of a stream."""
@@ -48,20 +51,32 @@ class StreamWatcher:
 
     Everything is let through at once and unchanged, except the terminal event (see ``release.TerminalHold``), which is
     kept until ``take_held``, and with ``strip_usage`` the usage chunk, which is never let through. Of a compressed
-    stream whole chunks are kept, and nothing can be stripped.
+    stream whole chunks are kept, and nothing can be stripped; of one that cannot be decoded here, its last 64 KiB.
+    Where a length was announced, the bytes that fulfil it are kept too: they end the answer without a terminal event.
 
     Args:
         dialect: decides which events are terminal, and how the facts are read.
         strip_usage: usage was asked for in the client's place (``splice.add_include_usage``).
         encoding: the answer's ``Content-Encoding`` header.
+        length: the answer's ``Content-Length``, if it has one.
 
     """
 
-    def __init__(self, dialect: Dialect, *, strip_usage: bool = False, encoding: str | None = None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        strip_usage: bool = False,
+        encoding: str | None = None,
+        length: int | None = None,
+    ) -> None:
         self.timeline: list[tuple[float, int]] = []
         """When each chunk came, in the caller's milliseconds, and its size."""
         self.terminal = False
-        """The terminal event was received whole."""
+        """The terminal event was received whole, or all of the announced length."""
+        self._whole = False  # the terminal event was
+        self._left = length
+        self._last = bytearray()  # what fulfilled the length and was not terminal
         self._dialect: Dialect = dialect
         self._hold = TerminalHold(dialect)
         self._decoder = StreamDecoder(encoding) if codings(encoding) else None
@@ -79,11 +94,21 @@ class StreamWatcher:
         self._chunks.append(chunk)
         self.timeline.append((at_ms, len(chunk)))
         if self._decoder is not None:
-            return self._feed_encoded(chunk, self._decoder)
-        out = self._hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
-        if self._hold.ended and not self.terminal:
-            self.terminal = self._hold.is_whole()
-        return out
+            out = self._feed_encoded(chunk, self._decoder)
+        else:
+            out = self._hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
+        if self._hold.ended and not self._whole:
+            self._whole = self._hold.is_whole()
+        self.terminal = self.terminal or self._whole
+        return out if self._left is None else self._within_length(out, len(chunk), self._left)
+
+    def _within_length(self, out: bytes, size: int, left: int) -> bytes:
+        self._left = left - size
+        if self._left > 0:
+            return out
+        self.terminal = True
+        self._last += out
+        return b""
 
     def finish(self) -> bytes:
         """Note the end of the stream, and return everything that still waits, the terminal event included.
@@ -95,17 +120,24 @@ class StreamWatcher:
         out += self._hold.finish()
         if self._decoder is not None:
             self._decoder.finish()
-        if self._hold.ended and not self.terminal:
-            self.terminal = self._hold.ends_whole()
-        return self.take_held() if self._decoder is not None else out + self.take_held()
+        if self._hold.ended and not self._whole:
+            self._whole = self._hold.ends_whole()
+        self.terminal = self.terminal or self._whole
+        if self._decoder is not None:
+            return self.take_held()
+        last = bytes(self._last)
+        self._last.clear()
+        return last + out + self.take_held()
 
     def take_held(self) -> bytes:
         """The bytes that wait from the terminal event on; the caller has committed the row by now."""
+        last = bytes(self._last)
+        self._last.clear()
         if self._decoder is not None:
-            held = bytes(self._queue)
+            last += self._queue
             self._queue.clear()
-            return held
-        return self._hold.take()
+            return last
+        return last + self._hold.take()
 
     @property
     def received(self) -> bytes:
@@ -149,11 +181,13 @@ class StreamWatcher:
         self._plain.append(plain)
         self._hold.feed(plain)
         self._queue += chunk
-        if self._hold.ended and not self.terminal:
-            self.terminal = self._hold.is_whole()
         if self._hold.waiting:
             return b""
-        return self.take_held()
+        # Whoever knows the coding better than we do may see the terminal event in what tells us nothing.
+        keep = UNREADABLE_TAIL if decoder.error is not None else 0
+        out = bytes(self._queue[: max(len(self._queue) - keep, 0)])
+        del self._queue[: len(out)]
+        return out
 
     def _read(self) -> _Reading:
         """One pass over all frames; kept until more bytes come."""
@@ -175,6 +209,6 @@ class StreamWatcher:
             reader.add(event)
         times = [self.timeline[index][0] for index in dict.fromkeys(arrived)]
         gaps = [later - earlier for earlier, later in pairwise(times)]
-        facts = reader.facts(complete=self.terminal)
+        facts = reader.facts(complete=self._whole)
         self._reading = _Reading(facts, token_at, max(gaps, default=None), len(arrived))
         return self._reading
