@@ -8,6 +8,7 @@ clears its environment as well gets away.
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +27,8 @@ from cellmeter_proxy.record import now_us
 GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL."""
 MARKER: Final = "CELLMETER_EXECUTION"
+_EXITED: Final = re.compile(r"(\d{1,3}) (\d{1,15}(?:\.\d{1,9})?)")
+"""Anything else in a report is not the supervisor's, and is as good as none."""
 _PAUSE_S: Final = 0.01
 _SLACK_S: Final = 10.0
 """Beyond the grace: after that the supervisor itself is given up and killed."""
@@ -125,9 +128,8 @@ class SupervisedExecution:
             output = self.stderr.text().strip()[-1000:]
             reason = lines.get("failed") or output or "its supervisor was killed"
             raise OSError(f"the command could not be started: {reason}")
-        if "exited" in lines:
-            code, at = lines["exited"].split()
-            self.exit_code, ended = int(code), float(at)
+        if (exited := _EXITED.fullmatch(lines.get("exited", ""))) is not None:
+            self.exit_code, ended = int(exited[1]), min(float(exited[2]), ended)
         self._stop_clock(ended)
 
     async def _end(self) -> None:
