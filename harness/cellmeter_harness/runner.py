@@ -16,7 +16,17 @@ import msgspec
 
 from cellmeter_harness.cell import Bench, Classify, run_cell
 from cellmeter_harness.events import CellFinished, CellStarted, Event, SweepFinished, SweepPlanned
-from cellmeter_harness.plan import Outlook, Pending, abandoned, again, is_failure, merged, outlook, refuse_mixture
+from cellmeter_harness.plan import (
+    Outlook,
+    Pending,
+    abandoned,
+    again,
+    is_failure,
+    merged,
+    once_more,
+    outlook,
+    refuse_mixture,
+)
 from cellmeter_harness.preflight import check_programs
 from cellmeter_harness.recorder import Recorder, cells_of, sweep_of
 from cellmeter_harness.sandbox import Sandbox
@@ -97,6 +107,8 @@ class _Run:
             await recorder.replace(cell)
         plans, rows = plan_cells(spec), await recorder.read(cells_of(spec.name))
         todo = outlook(plans, rows, spec.retry.infrastructure, self._judge.infrastructure)
+        if spec.retry_failed:
+            todo = once_more(todo, plans, spec.retry.infrastructure)
         earlier = await recorder.read(sweep_of(spec.name))
         before, now = read_document(earlier.spec) if earlier else None, describe(spec)
         versions = dict(self._bench.versions)

@@ -83,6 +83,8 @@ class SweepSpec(msgspec.Struct, frozen=True, kw_only=True):
     upstream: Upstream
     limits: Limits = Limits()
     retry: Retry = Retry()
+    retry_failed: bool = False
+    """Whether cells that are out of attempts get one more in this run: the caller's word, never the file's."""
 
 
 class CellPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -146,6 +146,12 @@ class Call(Record, frozen=True, kw_only=True):
     max_gap_ms: float | None = None
     frames: int | None = None
     queue_ms: float | None = None
+    """How long the proxy held the call back before its first try."""
+    attached_to: str | None = None
+    """The call, made by the same session before and left by its client, whose answer this one was given.
+
+    The usage stands there; this one was never sent, and has no attempts.
+    """
     retry_number: int | None = None
     """The agent's own count of retries, where its SDK sends one."""
     request_id: str | None = None

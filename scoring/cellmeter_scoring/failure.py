@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, FailureClass, Phase
-from cellmeter_scoring.calls import Trouble, attempts_of, is_answered, model_calls, provider_status, trouble_of
+from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, FailureClass, Outcome, Phase
+from cellmeter_scoring.calls import Trouble, attempts_by_call, is_answered, model_calls, provider_status, trouble_of
 from cellmeter_scoring.throttling import run_of, throttled_us
 
 INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
@@ -25,6 +25,14 @@ _BLAME: Final[Mapping[Trouble, FailureClass]] = {
     Trouble.LOCAL_NETWORK: "harness_error",
     Trouble.RECORDER: "harness_error",
 }
+
+_FAULTS: Final[Mapping[Outcome | None, str]] = {
+    "stream_error": "the provider's stream was cut",
+    "upstream_unreachable": "the provider could not be reached",
+    "timeout": "the provider did not answer in time",
+}
+"""What a provider's failure is called where no status says it."""
+_MAX_SAID: Final = 200
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +53,7 @@ def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> 
 
     """
     asked = model_calls(calls)
-    by_call = attempts_of(attempts)
+    by_call = attempts_by_call(attempts)
     return (
         _by_the_harness(cell)
         or _passed(cell)
@@ -181,6 +189,17 @@ def _ended_in(trouble: Trouble, calls: Sequence[Call], asked: Sequence[Call], an
     which = ("all", "the only") if count == len(asked) else ("the last", "the last")
     subject = f"{which[0]} {count} calls" if count > 1 else f"{which[1]} call"
     statuses = sorted({status for status in map(provider_status, calls) if status is not None})
-    listed = f" (HTTP {', '.join(map(str, statuses))})" if statuses else ""
+    listed = f"HTTP {', '.join(map(str, statuses))}" if statuses else ""
     before = f", after {len(answers)} answered" if answers else ""
-    return f"{subject} ended in {trouble.value}{listed}{before}"
+    fault = _fault(trouble, calls)
+    if fault is not None:
+        return f"{fault} ({', '.join(filter(None, (subject, listed)))}{before})"
+    return f"{subject} ended in {trouble.value}{f' ({listed})' if listed else ''}{before}"
+
+
+def _fault(trouble: Trouble, calls: Sequence[Call]) -> str | None:
+    """The fault in the words of the outcome that these calls share, with what was recorded of the last of them."""
+    outcomes = {call.outcome for call in calls}
+    words = _FAULTS.get(calls[-1].outcome) if trouble is Trouble.PROVIDER and len(outcomes) == 1 else None
+    said = " ".join((calls[-1].error or "").split())[:_MAX_SAID]
+    return f"{words}: {said}" if words and said else words

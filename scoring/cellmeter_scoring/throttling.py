@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from cellmeter_proxy.record import Attempt, Call, Cell
-from cellmeter_scoring.calls import attempts_of, model_calls
+from cellmeter_scoring.calls import attempts_by_call, model_calls
 
 Interval: TypeAlias = tuple[int, int]
 """Start and end in microseconds since the epoch."""
@@ -52,7 +52,7 @@ def union_us(intervals: Iterable[Interval]) -> int:
 
 def _waits(calls: Iterable[Call], attempts: Iterable[Attempt]) -> Iterator[Interval]:
     """The proxy's own waiting, and the tries that were refused."""
-    by_call = attempts_of(attempts)
+    by_call = attempts_by_call(attempts)
     for call in calls:
         if call.queue_ms:
             yield call.started_at, call.started_at + _us(call.queue_ms)

@@ -8,6 +8,7 @@ import click
 
 from cellmeter_harness.cli.aio import run_async
 from cellmeter_harness.cli.output import prices_option
+from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
@@ -36,9 +37,25 @@ from cellmeter_proxy.server import ProxyConfig, serve
     show_default=True,
     help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
 )
+@click.option(
+    "--on-429",
+    "on_429",
+    type=click.Choice(["observe", "absorb", "pace"]),
+    default="observe",
+    show_default=True,
+    help="What becomes of a provider's 429s and failures: passed on, waited out for at most ten minutes a call, or "
+    "also avoided by holding calls back.",
+)
 @prices_option
 def proxy(
-    upstream: str, log: Path, listen: str, durability: Durability, prices: Path | None, *, ask_usage: bool
+    upstream: str,
+    log: Path,
+    listen: str,
+    durability: Durability,
+    prices: Path | None,
+    *,
+    on_429: On429,
+    ask_usage: bool,
 ) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -50,6 +67,7 @@ def proxy(
         port=port,
         durability=durability,
         ask_usage=ask_usage,
+        on_429=on_429,
         prices=prices,
     )
     run_async(_serve(config))
