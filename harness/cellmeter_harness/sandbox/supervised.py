@@ -90,7 +90,7 @@ class SupervisedExecution:
             raise RuntimeError("the execution was not entered")
         try:
             async with asyncio.timeout(self._launch.timeout_s):
-                said = await _all_of(self._lifeline)
+                said = await _last_words(self._process, self._lifeline)
         except TimeoutError:
             self.timed_out = True
             self._stop_clock()
@@ -173,13 +173,17 @@ class SupervisedExecution:
             self.ended_at = self._started_at + round(seconds * 1e6)
 
 
-async def _all_of(lifeline: socket.socket) -> str:
-    """Everything from the other end until it is closed, at the latest by the end of whoever holds it."""
-    said = b""
-    with contextlib.suppress(ConnectionError):
-        while chunk := await asyncio.get_running_loop().sock_recv(lifeline, 4096):
-            said += chunk
-    return said.decode("utf-8", "replace")
+async def _last_words(process: asyncio.subprocess.Process, lifeline: socket.socket) -> str:
+    """What was said on the lifeline by a process, once that has ended.
+
+    Asked for again and again: ``Process.wait`` waits for whoever holds its pipes, and some event loops hold the
+    other end of the lifeline for as long.
+    """
+    while process.returncode is None:
+        await asyncio.sleep(_PAUSE_S)
+    with contextlib.suppress(OSError):
+        return lifeline.recv(4096).decode("utf-8", "replace")
+    return ""
 
 
 def end_marked(assignment: str) -> None:
