@@ -179,7 +179,7 @@ async def _last_words(process: asyncio.subprocess.Process, lifeline: socket.sock
     Asked for again and again: ``Process.wait`` waits for whoever holds its pipes, and some event loops hold the
     other end of the lifeline for as long.
     """
-    while process.returncode is None:
+    while process.returncode is None:  # noqa: ASYNC110 - nothing else announces it in time
         await asyncio.sleep(_PAUSE_S)
     with contextlib.suppress(OSError):
         return lifeline.recv(4096).decode("utf-8", "replace")
