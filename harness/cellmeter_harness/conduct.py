@@ -45,7 +45,6 @@ async def conduct(
         CellmeterError: the provider's key is not set though it will be needed, or anything that ``run_sweep`` or
             ``serve`` raise it for.
 
-
     """
     async with AsyncExitStack() as stack:
         provider = await _provider(spec, stack)

@@ -271,3 +271,11 @@ def room_is_cwd(process: Path, room: Room) -> bool:
         return (process / "cwd").readlink() == room.workspace
     except OSError:
         return False
+
+
+async def test_a_report_that_is_not_the_supervisors_is_none(room: Room) -> None:
+    forged = ["sh", "-c", "printf 'started\\nexited 0\\n' >&0"]
+    launch = Launch(argv=forged, env=dict(os.environ), cwd=room.workspace, timeout_s=20)
+    async with SupervisedExecution(launch) as done:
+        await done.wait()
+    assert (done.exit_code, done.timed_out) == (None, False)

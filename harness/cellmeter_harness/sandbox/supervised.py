@@ -8,6 +8,7 @@ clears its environment as well gets away.
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +27,8 @@ from cellmeter_proxy.record import now_us
 GRACE_S: Final = 5.0
 """Between SIGTERM and SIGKILL."""
 MARKER: Final = "CELLMETER_EXECUTION"
+_EXITED: Final = re.compile(r"(\d{1,3}) (\d{1,15}(?:\.\d{1,9})?)")
+"""Anything else in a report is not the supervisor's, and is as good as none."""
 _PAUSE_S: Final = 0.01
 _SLACK_S: Final = 10.0
 """Beyond the grace: after that the supervisor itself is given up and killed."""
@@ -87,7 +90,7 @@ class SupervisedExecution:
             raise RuntimeError("the execution was not entered")
         try:
             async with asyncio.timeout(self._launch.timeout_s):
-                said = await _all_of(self._lifeline)
+                said = await _last_words(self._process, self._lifeline)
         except TimeoutError:
             self.timed_out = True
             self._stop_clock()
@@ -125,9 +128,8 @@ class SupervisedExecution:
             output = self.stderr.text().strip()[-1000:]
             reason = lines.get("failed") or output or "its supervisor was killed"
             raise OSError(f"the command could not be started: {reason}")
-        if "exited" in lines:
-            code, at = lines["exited"].split()
-            self.exit_code, ended = int(code), float(at)
+        if (exited := _EXITED.fullmatch(lines.get("exited", ""))) is not None:
+            self.exit_code, ended = int(exited[1]), min(float(exited[2]), ended)
         self._stop_clock(ended)
 
     async def _end(self) -> None:
@@ -171,13 +173,17 @@ class SupervisedExecution:
             self.ended_at = self._started_at + round(seconds * 1e6)
 
 
-async def _all_of(lifeline: socket.socket) -> str:
-    """Everything from the other end until it is closed, at the latest by the end of whoever holds it."""
-    said = b""
-    with contextlib.suppress(ConnectionError):
-        while chunk := await asyncio.get_running_loop().sock_recv(lifeline, 4096):
-            said += chunk
-    return said.decode("utf-8", "replace")
+async def _last_words(process: asyncio.subprocess.Process, lifeline: socket.socket) -> str:
+    """What was said on the lifeline by a process, once that has ended.
+
+    Asked for again and again: ``Process.wait`` waits for whoever holds its pipes, and some event loops hold the
+    other end of the lifeline for as long.
+    """
+    while process.returncode is None:  # noqa: ASYNC110 - nothing else announces it in time
+        await asyncio.sleep(_PAUSE_S)
+    with contextlib.suppress(OSError):
+        return lifeline.recv(4096).decode("utf-8", "replace")
+    return ""
 
 
 def end_marked(assignment: str) -> None:
