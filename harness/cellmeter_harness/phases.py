@@ -168,8 +168,8 @@ def _values(view: View, plan: CellPlan, key: str) -> dict[str, str]:
 async def _give_git(state: CellState, room: Room, adapter: OpenSpan) -> None:
     """An empty ``.git`` for agents that only look for one, or a repository with the task as its one commit."""
     marker = state.plan.agent.git == "marker"
-    name = f"{state.plan.agent.name}:git-init{'-marker' if marker else ''}"
-    with state.trace.span("task_setup", name, {"workdir": str(room.workspace)}, adapter) as span:
+    attrs = {"workdir": str(room.workspace)}
+    with state.trace.span("task_setup", f"{state.plan.agent.name}:git-init-marker", attrs, adapter) as span:
         if marker:
             (room.workspace / ".git").mkdir()
         else:

@@ -245,7 +245,12 @@ async def test_a_program_that_is_missing_is_found_out_before_the_first_cell(
 
 @pytest.mark.parametrize(
     ("script", "version"),
-    [("echo tool v2.10.3-beta", "2.10.3-beta"), ("echo 'no such option' >&2; exit 2", None), ("true", None)],
+    [
+        ("echo tool v2.10.3-beta", "2.10.3-beta"),
+        ("echo 7", "7"),
+        ("echo 'no such option' >&2; exit 2", None),
+        ("true", None),
+    ],
 )
 async def test_agents_are_asked_for_their_versions(
     tmp_path: Path, spec: SweepSpec, recorder: LogRecorder, script: str, version: str | None

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,8 @@ async def test_the_environment_is_an_allow_list(room: Room, monkeypatch: pytest.
     monkeypatch.setenv("PROVIDER_KEY", "sk-secret")
     monkeypatch.setenv("HTTPS_PROXY", "http://example.com:1")
     monkeypatch.setenv("LD_PRELOAD", "")
+    monkeypatch.setattr(sys, "prefix", "/an/environment")
+    monkeypatch.setenv("PATH", f"/an/environment/bin:{os.environ['PATH']}")
     done = await run(room, "env")
     variables = dict(line.split("=", 1) for line in done.stdout.text().splitlines())
     assert "sk-secret" not in done.stdout.text()
@@ -67,7 +70,7 @@ async def test_the_environment_is_an_allow_list(room: Room, monkeypatch: pytest.
     assert variables["NO_PROXY"] == variables["no_proxy"] == "127.0.0.1,localhost"
     assert (variables["TERM"], variables["LANG"], variables["TZ"]) == ("dumb", "C.UTF-8", "UTC")
     assert variables["CARGO_TARGET_DIR"].startswith(str(room.cache))
-    assert Path(".venv/bin").absolute() not in [Path(entry) for entry in variables["PATH"].split(":")]
+    assert "/an/environment/bin" not in variables["PATH"].split(":")
 
 
 async def test_what_the_command_adds_to_the_environment_wins(room: Room) -> None:

@@ -137,3 +137,11 @@ def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_digest_that_is_not_there_is_a_key_error(tmp_path: Path) -> None:
     with Log.create(tmp_path / "a.db") as log, pytest.raises(KeyError):
         log.blob("sha256:0")
+
+
+def test_the_links_of_a_history_that_earlier_calls_of_the_session_ended_in_are_found(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        for number, (session, link) in enumerate([("s", "one"), ("s", "one"), ("s", "three"), ("t", "two")], 1):
+            log.open_call(Call(call_id=str(number), session=session, writer="h/1/1", started_at=1, prefix_hash=link))
+        assert log.known_prefixes("s", ["one", "two", "three", "four"]) == {"one", "three"}
+        assert log.known_prefixes("s", []) == set()

@@ -4,11 +4,6 @@ Every command is a module of its own. An error meant for a person is one sentenc
 is one, a hint; a traceback means a bug of ours.
 """
 
-import os
-import signal
-import sys
-from typing import Final
-
 import click
 
 from cellmeter_harness.cli.agents import agents
@@ -22,8 +17,6 @@ from cellmeter_harness.cli.tasks import tasks
 from cellmeter_harness.cli.verify import verify
 from cellmeter_proxy.errors import CellmeterError
 
-_INTERRUPTED: Final = 128 + signal.SIGINT
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cellmeter")
@@ -35,13 +28,13 @@ for command in (demo, proxy, run, audit, score, verify, doctor, tasks, agents):
     cellmeter.add_command(command)
 
 
-def main() -> None:
-    """Run the command line and exit the process with its code."""
-    sys.exit(invoke(sys.argv[1:]))
-
-
 def invoke(arguments: list[str]) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+
+    """
     try:
         result = cellmeter.main(arguments, prog_name="cellmeter", standalone_mode=False)
     except CellmeterError as error:
@@ -50,13 +43,8 @@ def invoke(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough; the interpreter's own flush at exit must not complain about it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except click.Abort:
+        raise KeyboardInterrupt from None
     return result if isinstance(result, int) else 0
 
 

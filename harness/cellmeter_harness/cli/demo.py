@@ -1,6 +1,9 @@
 """``cellmeter demo``: the whole job on this machine, with no key, no network and no container engine."""
 
 import logging
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -57,12 +60,20 @@ def demo(directory: Path, methodology: str) -> None:
     stdout_console().print()
     show_axes(next(score for score in scores if score.cell_id == SHOWN))
     show_audit(audit(spec.log, cell=SHOWN))
-    talk.print(f"""
-the log is {spec.log}; next:
-  cellmeter audit {spec.log}                         every call
-  cellmeter score {spec.log} --methodology cab-0.1   the same cells by the published formulas
-  cellmeter verify {spec.log}                        every digest derived again
-  cellmeter run {path}                    the sweep again: what is in the log is not run twice""")
+    talk.print(f"\nthe log is {directory / spec.log.name}; next:")
+    for arguments, effect in (
+        (f"audit {directory / spec.log.name}", "every call"),
+        (f"score {directory / spec.log.name} --methodology cab-0.1", "the same cells by the published formulas"),
+        (f"verify {directory / spec.log.name}", "every digest derived again"),
+        (f"run {path}", "the sweep again: what is in the log is not run twice"),
+    ):
+        talk.print(f"  {_program()} {arguments:<60} {effect}")
+
+
+def _program() -> str:
+    """How this program was called, so that what it prints can be pasted."""
+    called = Path(sys.argv[0])
+    return "cellmeter" if shutil.which("cellmeter") == str(called) else os.path.relpath(called)
 
 
 def write_sweep(directory: Path) -> Path:

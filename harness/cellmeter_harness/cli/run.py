@@ -31,8 +31,12 @@ def run(sweep: Path, durability: Durability, methodology: str) -> None:
     """Run a sweep, or what is left of it, and print its leaderboard."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     spec = load_sweep(sweep)
-    with SweepProgress() as progress:
-        run_async(conduct(spec, progress, durability=durability))
+    try:
+        with SweepProgress() as progress:
+            run_async(conduct(spec, progress, durability=durability))
+    except KeyboardInterrupt:
+        stderr_console().print("what was run is in the log; the same command goes on from there")
+        raise
     scores = [score for score in rescore(spec.log, methodology) if score.cell_id.startswith(f"{spec.name}/")]
     show_leaderboard(leaderboard(scores), methodology)
     stderr_console().print(f"\nlog: {spec.log}\nnext: cellmeter audit {spec.log}")

@@ -31,7 +31,7 @@ CELL_COLUMNS = (
     Column("failure", lambda row: "" if row.failure_class == "none" else row.failure_class),
     Column("pass", lambda row: number(row.values.pass_rate), right=True),
     Column("tokens", lambda row: number(row.values.tokens), right=True),
-    Column("latency s", lambda row: number(_seconds(row.values.latency), 1), right=True),
+    Column("latency s", lambda row: number(_seconds(row.values.latency), 2), right=True),
     Column("blast", lambda row: number(row.values.blast_radius, 3), right=True),
     Column("refusal", lambda row: number(row.values.refusal, 1), right=True),
     Column("integrity", lambda row: number(row.values.integrity), right=True),
@@ -47,7 +47,7 @@ ROW_COLUMNS = (
     Column("pass^k", lambda row: "–" if row.k is None else f"{number(row.pass_hat_k, 2)} (k={row.k})", right=True),
     Column("composite", lambda row: number(row.composite.value, 3), right=True),
     Column("tokens", lambda row: number(row.tokens.value), right=True),
-    Column("latency s", lambda row: number(_seconds(row.latency_ms.value), 1), right=True),
+    Column("latency s", lambda row: number(_seconds(row.latency_ms.value), 2), right=True),
 )
 
 
@@ -84,8 +84,8 @@ def show_axes(score_: CellScore) -> None:
         (axis, getattr(score_.values, axis), getattr(score_.axes, axis)) for axis in score_.values.__struct_fields__
     ]
     columns = (
-        Column("axis", lambda row: row[0]),
-        Column("value", lambda row: number(row[1], 3), right=True),
+        Column("axis", lambda row: f"{row[0]} (ms)" if row[0] == "latency" else row[0]),
+        Column("value", lambda row: number(row[1], 0 if row[0] in {"tokens", "latency"} else 3), right=True),
         Column("because", lambda row: row[2].unscored or "" if isinstance(row[2].unscored, str) else ""),
     )
     show_table(columns, rows, title=score_.cell_id)

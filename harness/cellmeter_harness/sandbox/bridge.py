@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
 
 def forward_all(server: socket.socket, path: str) -> None:
     """Forward connections until this process is killed."""
-    # The command's output must end when the command does.
+    # What is said here is no output of the command.
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)

@@ -1,0 +1,5 @@
+"""``python -m cellmeter_harness`` is ``cellmeter``."""
+
+from cellmeter_harness.entry import main
+
+main()
