@@ -1,6 +1,6 @@
 """What a recorded call costs, beside peers and the limit, each alone on the same load in one run.
 
-    python benchmarks/overhead [--loads json,burst,paced] [--targets direct,nginx,aiohttp,cellmeter-process,…] [--scale 1.0]
+    python benchmarks/overhead [--loads json,burst,paced] [--targets direct,nginx,aiohttp,…] [--scale 1.0]
 
 CPU per call is user and system time of the proxy's whole process tree over the calls it completed: it holds under
 noise where throughput does not. nginx comes from Debian (``apt-get install nginx-light``); mitmproxy, where a
@@ -101,6 +101,17 @@ TARGETS: dict[str, Callable[[int, Path], tuple[list[str], int]] | None] = {
     "cellmeter-full": cellmeter("full"),
     "mitmproxy": mitmproxy,
 }
+HEADINGS = (
+    "target",
+    "calls/s",
+    "CPU µs/call",
+    "× nginx",
+    "× aiohttp",
+    "added p50 ms",
+    "added p99 ms",
+    "frame late p99 ms",
+    "errors",
+)
 NEEDS = {"nginx": "nginx", "mitmproxy": "mitmdump"}
 
 
@@ -196,7 +207,7 @@ def text(value: float | None, digits: int = 2) -> str:
 def show(load: Load, results: dict[str, dict[str, float | None]]) -> None:
     """One table per load, with ratios to nginx and to the bare pass-through of the same run."""
     table = Table(title=f"{load.name}: {load.connections} connections", title_justify="left")
-    for heading in ("target", "calls/s", "CPU µs/call", "× nginx", "× aiohttp", "added p50 ms", "added p99 ms", "frame late p99 ms", "errors"):  # fmt: skip
+    for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading == "target" else "right")
     for target, result in results.items():
         direct = results.get("direct", {})

@@ -21,7 +21,8 @@ async def main(upstream: str) -> None:
         async def handle(request: web.Request) -> web.StreamResponse:
             body = await request.read()
             headers = {"Content-Type": request.headers.get("Content-Type", "application/json")}
-            async with session.request(request.method, upstream + request.path_qs, data=body, headers=headers) as answer:
+            url = upstream + request.path_qs
+            async with session.request(request.method, url, data=body, headers=headers) as answer:
                 response = web.StreamResponse(status=answer.status)
                 response.content_type = answer.content_type
                 if answer.content_length is not None:

@@ -4,6 +4,7 @@ Names, order, case and repetitions are kept. What the proxy's own connections ne
 Content-Length, Transfer-Encoding, Connection) is left for them to set.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -27,6 +28,8 @@ _HOP_BY_HOP: Final = frozenset(
 # Expect is answered by our own server, and the body is at hand when it is sent on.
 _SET_BY_CLIENT: Final = frozenset({"host", "content-length", "expect"})
 _KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False) -> CIMultiDict[str]:
@@ -70,8 +73,13 @@ def _end_to_end(raw: RawHeaders, drop: frozenset[str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in pairs if name.lower() not in dropped)
 
 
+def printable(text: str) -> str:
+    """A field value or reason phrase without CR, LF, NUL and their like, each replaced by a space (RFC 9110 §5.5)."""
+    return _CONTROL.sub(" ", text)
+
+
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+    return printable(raw.decode("utf-8", "surrogateescape"))
 
 
 def _credential(name: str, value: str, key: str) -> str:

@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import HttpVersion11, web
 
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.headers import answer_headers
+from cellmeter_proxy.headers import answer_headers, printable
 from cellmeter_proxy.outcome import Broken, Head, Limits, broke_off
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.recording import Answer
@@ -50,7 +50,7 @@ class Passage:
         self._answer = Answer(head, self._watcher)
         self._response = web.StreamResponse(
             status=upstream.status,
-            reason=upstream.reason,
+            reason=None if upstream.reason is None else printable(upstream.reason),
             headers=answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
         )
         self._exchange = exchange

@@ -69,7 +69,8 @@ def rate_limits(headers: Mapping[str, str]) -> str | None:
 
     Names are in lower case, values verbatim: this is what ``attempts.ratelimit`` holds. ``read_limits`` reads it.
     """
-    kept = {name: value for name, value in _lowered(headers).items() if _COLLECTED.fullmatch(name)}
+    named = _lowered(headers).items()
+    kept = {name: value.encode("utf-8", "replace").decode() for name, value in named if _COLLECTED.fullmatch(name)}
     return msgspec.json.encode(kept, order="deterministic").decode() if kept else None
 
 

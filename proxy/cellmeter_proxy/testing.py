@@ -146,6 +146,16 @@ class LiteralClient:
         self._writer.write(b"\r\n".join(head) + _HEAD_END + body)
         await self._writer.drain()
 
+    async def send(self, data: bytes) -> None:
+        """Send exactly these bytes."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def end(self) -> None:
+        """Say that nothing more will be sent, and go on reading."""
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+
     async def until(self, end: bytes) -> bytes:
         """Everything up to and with ``end``."""
         return await self._reader.readuntil(end)

@@ -312,3 +312,27 @@ async def test_the_proxy_is_no_forward_proxy(recorder: Recorder, start: bytes) -
         assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
         writer.close()
     assert provider.received == []
+
+
+@pytest.mark.parametrize(
+    "answer", [[json_answer(ANSWER)], [EVENT_STREAM, chunk(TOKEN), chunk(STOP), chunk(DONE), LAST_CHUNK]]
+)
+async def test_a_client_that_goes_away_while_the_provider_thinks_loses_nothing(
+    recorder: Recorder, log_path: Path, answer: list[bytes]
+) -> None:
+    go = asyncio.Event()
+    script: list[Step] = [go.wait, *answer]
+    async with LiteralProvider(script) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, BODY if len(answer) == 1 else STREAM_BODY)
+        while not provider.received:
+            await asyncio.sleep(0.01)
+        await client.close()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        go.set()
+        while proxy.open_calls():
+            await asyncio.sleep(0.01)
+    call, _ = row(log_path)
+    assert (call.state, call.outcome, call.finish_reason) == ("closed", "client_gone", "stop")
+    assert call.client_gone_at is not None

@@ -1,8 +1,7 @@
 """The sentence of an error object, in the shapes that providers use."""
 
+import json
 from typing import Final
-
-import msgspec
 
 from cellmeter_proxy.wire.fields import as_object, text
 
@@ -17,7 +16,7 @@ def error_text(value: object) -> str | None:
     message = text(fields.get("message")) or text(value)
     kind = next((str(found) for name in ("code", "type", "status") if (found := _label(fields.get(name)))), None)
     if message is None:
-        message = text(msgspec.json.encode(value).decode()) if kind is None else None
+        message = text(json.dumps(value, ensure_ascii=False, separators=(",", ":"))) if kind is None else None
     return ": ".join(part for part in (kind, message) if part)[:_MAX_LENGTH]
 
 
