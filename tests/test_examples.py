@@ -38,9 +38,10 @@ def test_the_sweep_fills_a_log_that_can_be_rescored(example_log: Path) -> None:
 
 
 def test_the_audit_counts_every_session(example_log: Path) -> None:
-    lines = run(str(EXAMPLES / "audit.py"), str(example_log), cwd=example_log.parent).splitlines()
-    assert len(lines) == 4
-    assert all(line.endswith("complete") for line in lines)
+    *sessions, price = run(str(EXAMPLES / "audit.py"), str(example_log), cwd=example_log.parent).splitlines()
+    assert len(sessions) == 4
+    assert all(line.endswith("complete") for line in sessions)
+    assert price == "no price: 20 calls: not priced (scripted/small)"
 
 
 async def test_a_program_can_record_its_own_calls(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -22,7 +22,7 @@ from cellmeter_proxy.record import Dialect, Reported
 PLACEHOLDERS: Final = frozenset(
     {"prompt", "model", "base_url", "api_root", "api_key", "workspace", "home", "python", "agent_dir"}
 )
-"""What a command and an environment may name in braces, beside the agent's own ``[programs]``."""
+"""What a command, an environment and files may name in braces, beside the agent's own ``[programs]``."""
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_-]*)\}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -42,7 +42,11 @@ class ReportedTotals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     stream: Literal["stdout", "stderr"] = "stdout"
     pattern: str
-    """A regular expression with the groups ``prompt`` and ``completion``."""
+    """A regular expression with the groups ``prompt`` and ``completion``.
+
+    For agents that print parts, as cached input apart from the rest: further groups whose names begin with
+    ``prompt_`` or ``completion_`` are added.
+    """
     combine: Literal["sum", "last"] = "last"
 
     def read(self, text: str) -> Reported | None:
@@ -75,6 +79,8 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     state_files: list[str] = []
     programs: dict[str, Program] = {}
     env: dict[str, str] = {}
+    files: dict[str, str] = {}
+    """What the agent finds in its private HOME, by path: settings that it takes from nowhere else."""
     reported: ReportedTotals | None = None
 
 
@@ -168,8 +174,10 @@ def expand(text: str, values: Mapping[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
 
 
-def _total(matches: list[re.Match[str]], group: str) -> int | None:
-    numbers = [number for match in matches if (number := _number(match[group] or "")) is not None]
+def _total(matches: list[re.Match[str]], count: str) -> int | None:
+    groups = [name for name in matches[0].re.groupindex if name == count or name.startswith(f"{count}_")]
+    printed = [match[group] or "" for match in matches for group in groups]
+    numbers = [number for text in printed if (number := _number(text)) is not None]
     return sum(numbers) if numbers else None
 
 
@@ -187,16 +195,35 @@ def _check(manifest: _Manifest, path: Path, *, has_files: bool) -> None:
     if (manifest.kind == "command") != bool(manifest.command):
         needs = "missing" if manifest.kind == "command" else "not allowed"
         raise wrong(path, "command", f'{needs} for kind = "{manifest.kind}"')
+    _check_placeholders(manifest, path, has_files=has_files)
+    _check_files(manifest, path)
+    if manifest.reported:
+        _check_pattern(manifest.reported.pattern, path)
+
+
+def _check_placeholders(manifest: _Manifest, path: Path, *, has_files: bool) -> None:
     known = PLACEHOLDERS | manifest.programs.keys()
-    texts = {"command": manifest.command, "version_command": manifest.version_command, "env": manifest.env.values()}
+    texts = {
+        "command": manifest.command,
+        "version_command": manifest.version_command,
+        "env": manifest.env.values(),
+        "files": manifest.files.values(),
+    }
     for key, values in texts.items():
         for name in (name for value in values for name in _PLACEHOLDER.findall(value)):
             if name not in known:
                 raise wrong(path, key, f"unknown placeholder {{{name}}}", hint=f"known: {', '.join(sorted(known))}")
             if name == "agent_dir" and not has_files:
                 raise wrong(path, key, f"{{agent_dir}} is used, but there is no directory {path.with_suffix('')}")
-    if manifest.reported:
-        _check_pattern(manifest.reported.pattern, path)
+
+
+def _check_files(manifest: _Manifest, path: Path) -> None:
+    if manifest.files and manifest.home == "workspace":
+        raise wrong(path, "files", 'not allowed with home = "workspace", where they would count as the agent\'s work')
+    for name in manifest.files:
+        parts = PurePosixPath(name).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            raise wrong(path, "files", f"{name!r} is not a path inside HOME")
 
 
 def _check_pattern(pattern: str, path: Path) -> None:

@@ -6,7 +6,7 @@ Wiring only; what happens in between is ``runner.run_sweep``.
 import os
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox import choose
 from cellmeter_harness.scripts import ScriptedTask, provider_scripts
 from cellmeter_harness.sweep import SweepSpec
+from cellmeter_harness.task import Task
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
 from cellmeter_proxy.scripted import ScriptedProvider
@@ -40,9 +41,22 @@ async def conduct(
         CellmeterError: the provider's key is not set, or anything that ``run_sweep`` or ``serve`` raise it for.
 
     """
-    sandbox = choose(spec.isolation)
     async with AsyncExitStack() as stack:
         provider = await _provider(spec, stack)
+        return await conduct_with(provider, spec, on_event, durability=durability)
+
+
+async def conduct_with(
+    provider: Provider, spec: SweepSpec, on_event: Callable[[Event], None], *, durability: Durability = "full"
+) -> SweepFinished:
+    """Run what is left of a sweep with a provider of the caller's, whatever the sweep itself says of one.
+
+    Raises:
+        CellmeterError: anything that ``run_sweep`` or ``serve`` raise it for.
+
+    """
+    sandbox = choose(spec.isolation)
+    async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="cellmeter-"))
         config = ProxyConfig(
             upstream=provider.url,
@@ -62,15 +76,20 @@ async def conduct(
         )
 
 
+def scripted_provider(tasks: Iterable[Task], key: str) -> ScriptedProvider:
+    """A provider that solves the tasks for any of the agents, to be entered; its ledger says what it billed."""
+    scripted = [
+        ScriptedTask(task_id=task.id, description=task.description, workdir=task.workdir, solution=task.solution)
+        for task in tasks
+    ]
+    return ScriptedProvider(provider_scripts(scripted), key=key)
+
+
 async def _provider(spec: SweepSpec, stack: AsyncExitStack) -> Provider:
     if spec.upstream.scripted:
         # A key of its own, so that a sweep without a real provider still shows that no agent ever sees one.
         key = f"sk-scripted-{secrets.token_hex(16)}"
-        tasks = [
-            ScriptedTask(task_id=task.id, description=task.description, workdir=task.workdir, solution=task.solution)
-            for task in spec.tasks
-        ]
-        scripted = await stack.enter_async_context(ScriptedProvider(provider_scripts(tasks), key=key))
+        scripted = await stack.enter_async_context(scripted_provider(spec.tasks, key))
         return Provider(scripted.url, key)
     if spec.upstream.url is None:
         raise CellmeterError("the sweep names no provider", hint="give [upstream] a url, or scripted = true")

@@ -6,6 +6,7 @@ of it, in a room that the agent never saw, with the pristine tests put back.
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -95,10 +96,7 @@ async def collect(state: CellState) -> None:
     await in_thread(open_up, scratch.workspace)
     after = await in_thread(snapshot, scratch.workspace)
     state.workspace = differences(before, after)
-    if state.plan.agent.reported and state.execution:
-        stream = state.plan.agent.reported.stream
-        output = state.execution.stdout if stream == "stdout" else state.execution.stderr
-        state.reported = state.plan.agent.reported.read(output.text())
+    state.reported = _reported(state)
     state.patch = await in_thread(make_patch, workdir, before, scratch.workspace, after)
     await in_thread(copy_tree, scratch.workspace, scratch.graded_workspace)
 
@@ -111,6 +109,15 @@ async def grade(state: CellState) -> None:
         await within_guard(state.grading, task.grader.timeout_s, "the grader")
         state.grade = graded(task, state.grading)
         span.attrs |= {"exit_code": state.grading.exit_code, "timed_out": state.grading.timed_out}
+
+
+def _reported(state: CellState) -> Reported | None:
+    """The totals that the agent printed; a sum over output of which a part was dropped would be none."""
+    totals, execution = state.plan.agent.reported, state.execution
+    if totals is None or execution is None:
+        return None
+    output = execution.stdout if totals.stream == "stdout" else execution.stderr
+    return None if output.dropped and totals.combine == "sum" else totals.read(output.text())
 
 
 def redacted(text: str, key: str | None) -> str:
@@ -126,6 +133,7 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
     state.key = key = state.recorder.issue_key(plan.cell_id, state.attempt)
     try:
         values = _values(state.sandbox.view(room, gate), plan, key) | {n: str(path) for n, path in programs.items()}
+        await in_thread(_lay_out, room.home, {name: expand(text, values) for name, text in agent.files.items()})
         argv = [*(expand(word, values) for word in agent.command), *(expand(word, values) for word in agent.extra_args)]
         command = Command(
             argv=argv,
@@ -149,6 +157,14 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
                 }
     finally:
         state.recorder.revoke_key(key)
+
+
+def _lay_out(home: Path, files: Mapping[str, str]) -> None:
+    """Write the agent's settings into its HOME, where nothing of the agent has been yet."""
+    for name, text in files.items():
+        path = home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def _values(view: View, plan: CellPlan, key: str) -> dict[str, str]:

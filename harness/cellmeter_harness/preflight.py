@@ -13,7 +13,7 @@ from cellmeter_harness.task import Task
 from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_proxy.errors import CellmeterError
 
-_VERSION: Final = re.compile(r"\d+(?:\.\d+)+[A-Za-z0-9.+-]*|^\d+$", re.MULTILINE)
+_VERSION: Final = re.compile(r"\d+(?:\.\d+)+(?:[.+-]?[A-Za-z0-9]+)*|^\d+$", re.MULTILINE)
 """A dotted number with what belongs to it, wherever it stands, or a number that has a line of its own."""
 
 _TIMEOUT_S: Final = 60.0

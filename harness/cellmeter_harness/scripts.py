@@ -24,6 +24,9 @@ SHELL_ARGUMENTS: Final[Mapping[str, Mapping[str, Any]]] = {
 """Shell tools by name, as opencode, pi, Copilot and mini-swe-agent; Claude Code; codex; and qwen-code offer them.
 None is the place of the command."""
 
+MINI_SWE_AGENT_END: Final = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+"""The command that mini-swe-agent is ended by; a plain answer is an error to it."""
+
 AIDER_WHOLE_FILES: Final = "You MUST use this *file listing* format"
 AIDER_REPOSITORY_MAP: Final = "Here are summaries of some files present in my git repository"
 
@@ -59,6 +62,7 @@ def task_scripts(task: ScriptedTask) -> list[Script]:
     mapped = [named, whole_files] if change.existing else [whole_files]
     return [
         _script(task, "reference", _reference(change), tools=REFERENCE_TOOLS),
+        _script(task, "mini-swe-agent", _shell(change, "bash", end=MINI_SWE_AGENT_END), texts=[MINI_SWE_AGENT_END]),
         *shells,
         _script(task, "aider", mapped, texts=[AIDER_WHOLE_FILES, AIDER_REPOSITORY_MAP]),
         _script(task, "aider-without-map", [whole_files], texts=[AIDER_WHOLE_FILES]),
@@ -109,12 +113,13 @@ def _reference(change: _Change) -> list[Turn]:
     return [opening, *(Turn(tool_calls=calls) for calls in steps[1:] if calls), Turn(content=change.closing)]
 
 
-def _shell(change: _Change, tool: str) -> list[Turn]:
-    """The same, for an agent whose one tool of use is a shell."""
+def _shell(change: _Change, tool: str, end: str | None = None) -> list[Turn]:
+    """The same, for an agent whose one tool of use is a shell; ``end`` is a command to close with, not a text."""
     writes = "\n".join(_write_command(path, text) for path, text in change.files.items())
-    commands = ["cat README.md", writes, *([change.test_command] if _tests(change) else [])]
+    commands = ["cat README.md", writes, *([change.test_command] if _tests(change) else []), end]
     calls = [ToolCall(name=tool, arguments=_arguments(tool, command)) for command in commands if command]
-    return [*(Turn(tool_calls=[call]) for call in calls), Turn(content=change.closing)]
+    closing = [] if end else [Turn(content=change.closing)]
+    return [*(Turn(tool_calls=[call]) for call in calls), *closing]
 
 
 def _tests(change: _Change) -> bool:

@@ -20,13 +20,23 @@ import zstandard
 from sqlite_utils import Database
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Record, now_us
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record, now_us
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns, migrate
 
 R = TypeVar("R", bound=Record)
 Durability = Literal["full", "process"]
 _BUSY_MS: Final = 10_000
 _ZSTD_LEVEL: Final = 3
+CALIBRATION: Final = "calibration"
+"""The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
+_SET_NUMBERS: Final = """
+    UPDATE calls SET cost = :cost, price_source = :price_source, estimate_method = :estimate_method,
+        estimated_prompt_tokens = :estimated_prompt_tokens, estimated_completion_tokens = :estimated_completion_tokens,
+        usage_source = CASE
+            WHEN usage_source != 'none' THEN usage_source
+            WHEN :estimated_prompt_tokens IS NULL AND :estimated_completion_tokens IS NULL THEN 'none'
+            ELSE 'estimated' END
+    WHERE call_id = :call_id"""
 
 
 class Log:
@@ -39,7 +49,7 @@ class Log:
     def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
         self.conn = conn
         self.path = path
-        self._statements = {row: _Statements(row) for row in TABLES}
+        self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -58,12 +68,14 @@ class Log:
             db = Database(conn, execute_plugins=False)
             migrate(db)
             facts = {
-                "schema_version": str(SCHEMA_VERSION),
                 "creator": "cellmeter",
                 "created_at": str(now_us()),
                 "fingerprint_salt": os.urandom(16).hex(),
             }
             conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
+            conn.execute(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),)
+            )
         except (sqlite3.Error, OSError) as error:
             raise _unusable(path, error) from None
         return cls(conn, path)
@@ -169,6 +181,17 @@ class Log:
         for attempt in attempts:
             self.replace(attempt)
 
+    def set_numbers(self, numbers: Numbers) -> None:
+        """Fill in what was worked out about a call, and touch nothing else of its row.
+
+        An estimate becomes the source of the call's usage where the provider gave none; it never replaces any.
+        """
+        self.conn.execute(_SET_NUMBERS, msgspec.structs.asdict(numbers))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Note a fact about the file, in place of what the key said before."""
+        self.conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
     def known_prefixes(self, session: str, links: Sequence[str]) -> set[str]:
         """Those of the links of a prefix chain that an earlier call of the session ended in."""
         # One look into the index for each link: a history that is resent a thousand times has a thousand rows to it.
@@ -196,13 +219,15 @@ class Log:
 class _Statements:
     """The SQL of one row type, and the way its values go in and come out."""
 
-    def __init__(self, row: type[Record]) -> None:
+    def __init__(self, row: type[Record], there: frozenset[str]) -> None:
         self._row = row
         self._names = list(columns(row))
         self._json = json_columns(row)
         listed = ", ".join(f'"{name}"' for name in self._names)
         table = TABLES[row]
-        self.select = f"SELECT {listed} FROM {table}"
+        # A log of an older version lacks the columns that came later: nothing was measured for them.
+        found = ", ".join(f'"{name}"' if name in there else "NULL" for name in self._names)
+        self.select = f"SELECT {found} FROM {table}"
         self.insert = f"INSERT INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
         # A call's place was given when it was opened and is nobody's to change.
         assignments = ", ".join(f'"{name}" = ' + ("coalesce(?, seq)" if name == "seq" else "?") for name in self._names)
@@ -220,6 +245,10 @@ class _Statements:
             for name, value in zip(self._names, row, strict=True)
         }
         return msgspec.convert(values, self._row, strict=False)
+
+
+def _columns_there(conn: sqlite3.Connection, row: type[Record]) -> frozenset[str]:
+    return frozenset(str(column[1]) for column in conn.execute(f"PRAGMA table_info({TABLES[row]})"))
 
 
 def make_blob(content: bytes) -> BlobRow:

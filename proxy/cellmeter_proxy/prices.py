@@ -15,14 +15,16 @@ import fnmatch
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import genai_prices
 import msgspec
 
+from cellmeter_proxy.counts import model_of, usage_of
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.record import Usage
+from cellmeter_proxy.record import Call, Usage
+from cellmeter_proxy.wire.fields import amount, as_object
 
 Dollars = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -117,6 +119,23 @@ def price(
         usd = _multiply(usage, own)
         return None if usd is None else Cost(usd=usd, source=overrides.source)
     return _table_price(usage, model, upstream_url, at)
+
+
+def cost_of(call: Call, overrides: Overrides | None = None) -> Cost | None:
+    """What a recorded call cost, or None where that is not known; a part of a call's usage has no price."""
+    usage = usage_of(call) if call.usage_source == "provider" else Usage()
+    reported = reported_cost(call.usage)
+    return price(usage, model_of(call), call.upstream, call.started_at, overrides, reported_usd=reported)
+
+
+def reported_cost(usage: str | None) -> float | None:
+    """The US dollars that a provider's usage object names, as OpenRouter's ``cost`` does.
+
+    See https://openrouter.ai/docs/use-cases/usage-accounting.
+    """
+    found: Any = None if usage is None else msgspec.json.decode(usage)
+    objects = found if isinstance(found, list) else [found]
+    return next((cost for one in reversed(objects) if (cost := amount(as_object(one).get("cost"))) is not None), None)
 
 
 def _own_price(overrides: Overrides, model: str, upstream_url: str, at: dt.datetime) -> Price | None:

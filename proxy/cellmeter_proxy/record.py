@@ -102,7 +102,9 @@ class Call(Record, frozen=True, kw_only=True):
     """``sha256:<hex>`` of the bytes sent upstream where they differ from the ones received, else None."""
     prefix_hash: str | None = None
     """Chain over the messages, for telling a resent history from a new one."""
+    message_count: int | None = None
     new_messages: int | None = None
+    """Of ``message_count``, those that no earlier call of the session had sent."""
     request_bytes: int | None = None
     response_bytes: int | None = None
     request_blob: str | None = None
@@ -153,6 +155,17 @@ class Call(Record, frozen=True, kw_only=True):
     client_session: str | None = None
     """A session identifier that the agent itself sent, such as ``x-session-id``."""
     error: str | None = None
+
+
+class Numbers(Record, frozen=True, kw_only=True):
+    """What is worked out about a closed call, after its answer: the columns of ``Call`` of the same names."""
+
+    call_id: str
+    cost: float | None = None
+    price_source: str | None = None
+    estimated_prompt_tokens: int | None = None
+    estimated_completion_tokens: int | None = None
+    estimate_method: str | None = None
 
 
 class Attempt(Record, frozen=True, kw_only=True):

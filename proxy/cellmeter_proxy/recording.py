@@ -114,6 +114,7 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
         request_hash=canonical.hash_of(request),
         sent_hash=None if sent is None else digest_of(sent),
         prefix_hash=facts.prefix[-1] if facts.prefix else None,
+        message_count=facts.message_count,
         request_bytes=len(body),
         request_blob=blob.digest,
         redactions=masked,

@@ -24,9 +24,11 @@ import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
+from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.outcome import Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
@@ -73,11 +75,22 @@ class RelayConfig:
 class Relay:
     """Handles every request that is not for the proxy itself."""
 
-    def __init__(self, config: RelayConfig, writer: LogWriter, keys: KeyRing, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        config: RelayConfig,
+        writer: LogWriter,
+        keys: KeyRing,
+        session: aiohttp.ClientSession,
+        metrics: Metrics,
+        *,
+        accountant: Accountant,
+    ) -> None:
+        self._accountant = accountant
         self._config = config
         self._writer = writer
         self._keys = keys
         self._sender = Sender(session, config.upstream.url, config.limits)
+        self._metrics = metrics
         self._complained = False
         self.open_calls = 0
         """Calls that are being relayed now."""
@@ -219,6 +232,7 @@ class Relay:
 
     def _unrecordable(self, exchange: Exchange, error: LogUnwritableError) -> web.StreamResponse:
         """Refuse what cannot be recorded: 503 where nothing was released, a broken connection where something was."""
+        self._metrics.write_failed()
         if not self._complained:
             self._complained = True
             _logger.error("%s; calls are refused until it can be written", error)
@@ -251,8 +265,12 @@ class Relay:
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
+        asked = time.perf_counter()
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
+        if not exchange.closed:
+            self._metrics.recorded(row, time.perf_counter() - asked)
         exchange.closed = True
+        self._accountant.take(row)
 
     async def _interrupt(self, exchange: Exchange) -> None:
         """The proxy stops while the call is under way: the row says so."""

@@ -23,7 +23,7 @@ from cellmeter_proxy.record import (
     Sweep,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 TABLES: Final[dict[type[Record], str]] = {
     Sweep: "sweeps",
@@ -78,17 +78,20 @@ def _sql_type(hint: object) -> SqlType:
 def migrate(db: Database) -> None:
     """Bring a new or older log to ``SCHEMA_VERSION``. Does nothing where it is there already."""
     set_ = Migrations("cellmeter")
-    for step in (_m001_first,):
+    for step in (_m001_first, _m002_message_count):
         set_(name=step.__name__.lstrip("_"))(step)
     set_.apply(db)
 
 
-def _create(db: Database, row: type[Record], pk: str | tuple[str, ...] | None) -> Table:
+def _create(
+    db: Database, row: type[Record], pk: str | tuple[str, ...] | None, *, without: frozenset[str] = frozenset()
+) -> Table:
     table = cast("Table", db[TABLES[row]])
+    now = {name: type_ for name, type_ in columns(row).items() if name not in without}
     if pk is None:
-        table.create(dict(columns(row)))
+        table.create(now)
     else:
-        table.create(dict(columns(row)), pk=pk)
+        table.create(now, pk=pk)
     return table
 
 
@@ -96,7 +99,7 @@ def _m001_first(db: Database) -> None:
     cast("Table", db["meta"]).create({"key": str, "value": str}, pk="key")
     _create(db, Sweep, "sweep_id")
     _create(db, Cell, ("cell_id", "attempt"))
-    calls = _create(db, Call, "call_id")
+    calls = _create(db, Call, "call_id", without=frozenset({"message_count"}))
     calls.create_index(["session", "seq"], unique=True)
     calls.create_index(["cell_id", "cell_attempt"])
     calls.create_index(["state"])
@@ -107,3 +110,7 @@ def _m001_first(db: Database) -> None:
     _create(db, Artifact, ("cell_id", "cell_attempt", "name"))
     _create(db, Egress, None)
     _create(db, ScoreRow, None).create_index(["cell_id", "methodology"])
+
+
+def _m002_message_count(db: Database) -> None:
+    cast("Table", db["calls"]).add_column("message_count", int)

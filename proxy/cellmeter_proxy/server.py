@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,13 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
@@ -36,9 +39,10 @@ class ProxyConfig:
     """What a proxy is told by whoever starts it.
 
     ``cells_only`` admits virtual keys alone, as a sweep does. ``socket_path`` is a second address, for
-    sandboxes that have no network. ``drain_s`` bounds both the reading on for a client that has gone and
-    the wait for calls in flight when the proxy stops. For the
-    rest see ``RelayConfig``.
+    sandboxes that have no network. ``http_proxy`` is the one by which this network reaches the provider.
+    ``shutdown_s`` bounds the wait for calls in flight when the proxy stops, and then the working out of costs and
+    estimates that are still to be done; ``prices`` is a file of the user's own prices (see ``prices.load_overrides``).
+    For the rest see ``RelayConfig``.
     """
 
     upstream: str
@@ -50,11 +54,13 @@ class ProxyConfig:
     cells_only: bool = False
     ask_usage: bool = True
     socket_path: Path | None = None
+    http_proxy: str | None = None
     connect_s: float = 30.0
     silence_s: float = 3600.0
     upload_s: float = 120.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
+    prices: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,12 @@ class Running:
 
 
 @asynccontextmanager
-async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
+async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts.
+
+    Args:
+        config: what it is told.
+        writer: of a log that several proxies of this process share; it stays open. None opens ``config.log``.
 
     Raises:
         CellmeterError: the upstream is not an HTTP address, the log cannot be opened, or the address is taken.
@@ -80,11 +90,15 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
     """
     upstream = Upstream(parse_upstream(config.upstream), config.upstream_key)
     async with AsyncExitStack() as stack:
-        writer = await LogWriter.open(config.log, config.durability)
-        stack.push_async_callback(writer.aclose)
+        if writer is None:
+            writer = await LogWriter.open(config.log, config.durability)
+            stack.push_async_callback(writer.aclose)
+        accountant = await Accountant.start(writer, config.prices)
+        stack.push_async_callback(accountant.aclose, config.shutdown_s)
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
+        metrics = Metrics(version("cellmeter"))
         relay = Relay(
             RelayConfig(
                 upstream=upstream,
@@ -100,9 +114,12 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
             writer,
             keys,
             session,
+            metrics,
+            accountant=accountant,
         )
+        metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
-            make_app(relay, writer),
+            make_app(relay, writer, metrics),
             access_log=None,
             logger=_http_logger(),
             auto_decompress=False,
@@ -117,10 +134,11 @@ async def serve(config: ProxyConfig) -> AsyncIterator[Running]:
         yield Running(url, keys, writer, config.socket_path, lambda: relay.open_calls)
 
 
-def make_app(relay: Relay, writer: LogWriter) -> web.Application:
+def make_app(relay: Relay, writer: LogWriter, metrics: Metrics) -> web.Application:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
     app = web.Application(client_max_size=0)
     app.router.add_get("/_cellmeter/health", health(writer, lambda: relay.open_calls))
+    app.router.add_get("/_cellmeter/metrics", show_metrics(metrics))
     app.router.add_route("*", "/_cellmeter/{path:.*}", _nothing_here)
     for path in ("/", "/s/{session}", "/s/{session}/"):
         app.router.add_get(path, _root)
@@ -163,6 +181,7 @@ def _client(config: ProxyConfig) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_s, sock_read=config.silence_s),
+        proxy=config.http_proxy,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),

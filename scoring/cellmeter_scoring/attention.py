@@ -32,6 +32,7 @@ def findings_of(calls: Sequence[Call], attempts: Mapping[str, Sequence[Attempt]]
             "answered after more than one try upstream",
             lambda call: len(attempts.get(call.call_id, ())) > 1,
         ),
+        _without_price(calls),
     ]
     return [finding for finding in found if finding is not None]
 
@@ -42,6 +43,14 @@ def _about(calls: Sequence[Call], kind: str, sentence: str, holds: Holds) -> Fin
         return None
     counted = "1 call" if len(ids) == 1 else f"{len(ids)} calls"
     return Finding(kind=kind, message=f"{counted}: {sentence}", ids=ids)
+
+
+def _without_price(calls: Sequence[Call]) -> Finding | None:
+    """The calls whose tokens the provider told and whose price nobody knows, with their models."""
+    unpriced = [call for call in calls if call.usage_source == "provider" and call.cost is None]
+    models = dict.fromkeys(call.response_model or call.request_model or "an unnamed model" for call in unpriced)
+    ids = {call.call_id for call in unpriced}
+    return _about(calls, "no price", f"not priced ({', '.join(models)})", lambda call: call.call_id in ids)
 
 
 def _made_again(calls: Sequence[Call]) -> tuple[set[str], set[str]]:

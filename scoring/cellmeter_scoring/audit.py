@@ -87,11 +87,16 @@ def audit(log: Log | Path | str, cell: str | None = None, session: str | None = 
         _refuse_unknown(cells, cell, session)
     attempts = attempts_of(log.rows(Attempt, f"call_id IN (SELECT call_id FROM calls WHERE {where})", params))
     audited = [_audited(call, attempts.get(call.call_id, [])) for call in calls]
+    return sum_up(audited, _reconciled(cells, calls))
+
+
+def sum_up(calls: Sequence[AuditedCall], reconciliations: Sequence[Reconciliation]) -> Audit:
+    """The audit of these calls."""
     return Audit(
-        calls=audited,
+        calls=list(calls),
         totals=_totals(calls),
-        findings=findings_of(calls, attempts),
-        reconciliations=_reconciled(cells, calls),
+        findings=findings_of(calls, {call.call_id: call.attempts for call in calls}),
+        reconciliations=list(reconciliations),
     )
 
 

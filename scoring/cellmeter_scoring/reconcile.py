@@ -48,7 +48,13 @@ def reconcile(cell: Cell, calls: Sequence[Call]) -> list[Reconciliation]:
 
 
 def meant_by(printed: int) -> tuple[int, int]:
-    """The smallest and the largest count that an agent prints as this number."""
+    """The smallest and the largest count that an agent prints as this number.
+
+    A round million and its tenths are taken for ``1.2M``: of the totals that are printed in thousands, one in a
+    hundred looks like that.
+    """
+    if printed >= 1_000_000 and printed % 100_000 == 0:
+        return printed - 50_000, printed + 49_999
     if printed >= 10_000 and printed % 1000 == 0:
         return printed - 500, printed + 499
     if printed >= 1000 and printed % 100 == 0:
@@ -77,8 +83,8 @@ def _line(
     known = [number for _, number in counts if number is not None]
     total = sum(known) if len(known) == len(counts) else None
     last = next((number for answered, number in reversed(counts) if answered), None)
-    # An agent may add up what it printed for each call, each rounded by itself.
-    rounded = None if total is None else sum(map(printed_as, known))
+    # An agent may add up what it printed for each call, each rounded by itself; and a tie goes where floats go.
+    printed = () if total is None else (sum(map(printed_as, known)), printed_as(total))
     return [
         Reconciliation(
             cell_id=cell.cell_id,
@@ -88,7 +94,7 @@ def _line(
             low=low,
             high=high,
             recorded=total,
-            agreement="agrees" if rounded == reported else _agreement(low, high, total, last),
+            agreement="agrees" if reported in printed else _agreement(low, high, total, last),
             source=cell.reported.source,
         )
     ]

@@ -65,6 +65,8 @@ def make_call(call_id: str, second: float = 1, **changes: Any) -> Call:
         prompt_tokens=1000,
         completion_tokens=100,
         usage_source="provider",
+        cost=0.01,
+        price_source="genai-prices 0.2.3 vendor/small",
         started_at=at(second),
         ended_at=at(second + 1),
         latency_ms=1000.0,
@@ -83,6 +85,8 @@ def make_failed_call(call_id: str, second: float, status: int | None, **changes:
         prompt_tokens=None,
         completion_tokens=None,
         usage_source="none",
+        cost=None,
+        price_source=None,
     )
     return msgspec.structs.replace(failed, **changes)
 

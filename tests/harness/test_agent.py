@@ -1,10 +1,22 @@
 """Agents are manifests that can be expanded, or a sentence says what is wrong where."""
 
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from cellmeter_harness.agent import builtin_agents, expand, find_agent, load_agent, resolve_programs, with_additions
+import cellmeter_harness
+from cellmeter_harness.agent import (
+    Agent,
+    ReportedTotals,
+    builtin_agents,
+    expand,
+    find_agent,
+    load_agent,
+    resolve_programs,
+    with_additions,
+)
 from cellmeter_proxy.errors import CellmeterError
 
 MANIFEST = r"""
@@ -132,6 +144,42 @@ def test_reported_totals_are_read_as_agents_round_them(manifest: Path) -> None:
     assert reported.read("nothing of the kind") is None
 
 
+def test_totals_that_are_printed_in_parts_are_added_up() -> None:
+    pattern = (
+        r"in (?P<prompt>\d+) cached (?P<prompt_cached>\d+)"
+        r" out (?P<completion>\d+)(?: thought (?P<completion_thought>\d+))?"
+    )
+    said = "in 10 cached 5 out 3\nin 20 cached 0 out 4 thought 6\n"
+    both = ReportedTotals(pattern=pattern, combine="sum").read(said)
+    last = ReportedTotals(pattern=pattern, combine="last").read(said)
+    assert both is not None
+    assert last is not None
+    assert (both.prompt_tokens, both.completion_tokens) == (35, 13)
+    assert (last.prompt_tokens, last.completion_tokens) == (20, 10)
+
+
+@pytest.mark.parametrize("place", ["/etc/painter", "../painter", "a/../../painter", ""])
+def test_settings_files_stay_inside_home(manifest: Path, place: str) -> None:
+    manifest.write_text(MANIFEST.replace('home = "workspace"', "") + f'[files]\n"{place}" = "colour"\n')
+    with pytest.raises(CellmeterError, match="is not a path inside HOME"):
+        load_agent(manifest)
+
+
+def test_settings_files_are_refused_where_home_is_the_workspace(manifest: Path) -> None:
+    manifest.write_text(MANIFEST + '[files]\n".painter" = "colour"\n')
+    with pytest.raises(CellmeterError, match="files: not allowed with home"):
+        load_agent(manifest)
+
+
+def test_settings_files_may_name_what_a_command_may_name_and_nothing_else(manifest: Path) -> None:
+    private = MANIFEST.replace('home = "workspace"', "")
+    manifest.write_text(private + '[files]\n".painter/set.json" = \'{"url": "{base_url}", "a": {}}\'\n')
+    assert load_agent(manifest).files == {".painter/set.json": '{"url": "{base_url}", "a": {}}'}
+    manifest.write_text(private + '[files]\n".painter" = "{colour}"\n')
+    with pytest.raises(CellmeterError, match=r"files: unknown placeholder \{colour\}"):
+        load_agent(manifest)
+
+
 def test_agents_are_found_by_path_and_an_unknown_name_is_an_error(manifest: Path, tmp_path: Path) -> None:
     assert find_agent("./painter.toml", base=tmp_path) == load_agent(manifest)
     with pytest.raises(CellmeterError, match="there is no agent named nobody"):
@@ -140,5 +188,65 @@ def test_agents_are_found_by_path_and_an_unknown_name_is_an_error(manifest: Path
         find_agent("./nobody.toml", base=tmp_path)
 
 
-def test_every_agent_that_ships_can_be_loaded() -> None:
-    assert [agent.name for agent in builtin_agents()] == sorted(agent.name for agent in builtin_agents())
+def test_every_agent_that_ships_can_be_loaded_under_the_name_of_its_file() -> None:
+    shipped = sorted(path.stem for path in (Path(cellmeter_harness.__file__).parent / "agents").glob("*.toml"))
+    assert [agent.name for agent in builtin_agents()] == shipped
+
+
+@pytest.mark.parametrize("agent", [agent for agent in builtin_agents() if agent.files], ids=lambda agent: agent.name)
+def test_the_settings_files_that_ship_are_json_or_toml_once_they_are_filled_in(agent: Agent) -> None:
+    values = {"model": "org/model", "base_url": "http://127.0.0.1:1/v1", "api_root": "http://127.0.0.1:1"}
+    for name, text in agent.files.items():
+        read = tomllib.loads if name.endswith(".toml") else json.loads
+        settings = json.dumps(read(expand(text, values)))
+        assert "{" + "base_url}" not in settings
+        assert "api_key}" not in settings
+
+
+AT_THE_END: dict[str, tuple[str, int, int]] = {
+    "aider": ("Tokens: 1.2k sent, 10 received.\nTokens: 1.3k sent, 451 received.\n", 2500, 461),
+    "claude-code": (
+        (
+            '{"type":"result","usage":{"input_tokens":7,"cache_creation_input_tokens":20,"cache_read_input_tokens":300,'
+            '"output_tokens":42,"service_tier":"standard"},"modelUsage":{}}'
+        ),
+        327,
+        42,
+    ),
+    "codex": (
+        (
+            '{"type":"turn.completed","usage":{"input_tokens":43034,"cached_input_tokens":9,"cache_write_input_tokens":0,'
+            '"output_tokens":130,"reasoning_output_tokens":8}}'
+        ),
+        43034,
+        130,
+    ),
+    "opencode": (
+        (
+            '{"type":"step_finish","part":{"tokens":{"total":136,"input":10,"output":20,"reasoning":3,'
+            '"cache":{"write":1,"read":100}},"cost":0}}\n'
+            '{"type":"step_finish","part":{"tokens":{"input":5,"output":6,"reasoning":0,"cache":{"write":0,"read":0}}}}\n'
+        ),
+        116,
+        29,
+    ),
+    "qwen-code": (
+        (
+            '[{"type":"assistant","message":{"usage":{"input_tokens":1,"output_tokens":2}}},'
+            '{"type":"result","subtype":"success","result":"Done","usage":{"input_tokens":80609,"output_tokens":244}}]'
+        ),
+        80609,
+        244,
+    ),
+    "reference": ("tokens: prompt=12 completion=3\n", 12, 3),
+}
+"""What agents print at the end of a run, in their own forms, with numbers of ours."""
+
+
+def test_the_totals_that_agents_print_are_read_with_cached_input_and_reasoning() -> None:
+    reporting = {agent.name: agent.reported for agent in builtin_agents() if agent.reported}
+    assert reporting.keys() == AT_THE_END.keys()
+    for name, (text, prompt, completion) in AT_THE_END.items():
+        read = reporting[name].read(text)
+        assert read is not None, name
+        assert (name, read.prompt_tokens, read.completion_tokens) == (name, prompt, completion)

@@ -1,6 +1,7 @@
 """One cell from its first row to its last: phases, spans, artifacts, and every way in which it can go wrong."""
 
 import asyncio
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -207,6 +208,27 @@ async def test_what_the_agent_reports_and_its_state_files_are_kept_beside_what_w
     assert (cell.reported.prompt_tokens, cell.reported.completion_tokens) == (1301, 12)
     assert cell.state_files == [".doer*"]
     assert cell.workspace == Workspace(added=[".doer"])
+
+
+@pytest.mark.parametrize(("combine", "reported"), [("sum", None), ("last", 2)])
+async def test_a_sum_over_output_of_which_a_part_was_dropped_is_not_taken_for_a_total(
+    tmp_path: Path, recorder: LogRecorder, task: Task, combine: str, reported: int | None
+) -> None:
+    more = f"[reported]\npattern = 'sent (?P<prompt>[0-9]+) got (?P<completion>[0-9]+)'\ncombine = \"{combine}\"\n"
+    script = "echo sent 1 got 1; yes | head -c 5000000; echo sent 2 got 2"
+    cell = await run_cell(plan_of(tiny_agent(tmp_path / "doer.toml", script, more), task), 1, bench_of(recorder))
+    assert (cell.reported.prompt_tokens if cell.reported else None) == reported
+
+
+async def test_an_agent_finds_its_settings_in_its_home_filled_in_with_its_key_and_address(
+    tmp_path: Path, recorder: LogRecorder, task: Task
+) -> None:
+    more = '[files]\n\'.doer/settings.json\' = \'{"url": "{base_url}", "model": "{model}", "key": "{api_key}"}\'\n'
+    agent = tiny_agent(tmp_path / "doer.toml", "cat $HOME/.doer/settings.json", more)
+    cell = await run_cell(plan_of(agent, task), 1, bench_of(recorder))
+    settings = {"url": "http://127.0.0.1:9/v1", "model": "org/model", "key": "cm-REDACTED"}
+    assert json.loads(artifact(recorder, "stdout")) == settings
+    assert cell.workspace == Workspace()
 
 
 async def test_a_private_home_is_not_in_the_workspace_and_names_a_git_user(

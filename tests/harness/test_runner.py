@@ -247,6 +247,7 @@ async def test_a_program_that_is_missing_is_found_out_before_the_first_cell(
     ("script", "version"),
     [
         ("echo tool v2.10.3-beta", "2.10.3-beta"),
+        ("echo This is tool version 2.4.6.", "2.4.6"),
         ("echo 7", "7"),
         ("echo 'no such option' >&2; exit 2", None),
         ("true", None),

@@ -173,14 +173,19 @@ async def test_a_client_that_goes_away_is_seen_by_the_proxy(room: Room, tmp_path
 
 @needs_bubblewrap
 async def test_a_proxy_that_breaks_off_breaks_the_clients_connection(room: Room, tmp_path: Path) -> None:
-    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"half an")
-        await writer.drain()
-        # The question is left unread: closing then is what the other end sees as a reset.
-        writer.transport.abort()
-
     path = tmp_path / "proxy.sock"
-    server = await serve(path, answer)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen()
+    listener.settimeout(10)
+
+    def break_off() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            # The question has come and is left unread: closing then is what the other end sees as a reset (unix(7)).
+            connection.recv(1, socket.MSG_PEEK)
+            connection.sendall(b"half an")
+
     script = (
         "import socket, time\n"
         f"s = socket.create_connection(('127.0.0.1', {PORT}))\n"
@@ -190,8 +195,10 @@ async def test_a_proxy_that_breaks_off_breaks_the_clients_connection(room: Room,
         "    print('orderly end')\n"
         "except ConnectionResetError: print('reset')\n"
     )
-    async with server:
+    with listener:
+        answering = asyncio.create_task(asyncio.to_thread(break_off))
         done = await run(room, PYTHON, "-c", script, gate=Gate(url="http://127.0.0.1:1", socket=path))
+        await answering
     assert done.stdout.text() == "reset\n"
 
 

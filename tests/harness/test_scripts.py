@@ -119,6 +119,15 @@ async def test_a_shell_agent_writes_the_solution_byte_for_byte(tool: str, key: s
     assert script.turns[2].tool_calls[0].arguments[key].startswith("cargo test")
 
 
+def test_mini_swe_agent_is_ended_by_the_command_that_its_prompt_names() -> None:
+    rules = f"{RUST.description}\n\nWhen you are done: `echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT`"
+    script, _ = answer(asked(("user", rules), tools=("bash",)))
+    commands = [call.arguments["command"] for turn in script.turns for call in turn.tool_calls]
+    assert len(commands) == len(script.turns)
+    assert commands[-1] == "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+    assert commands[-2].startswith("cargo test")
+
+
 async def test_the_reference_agent_solves_a_task_with_them(tmp_path: Path) -> None:
     shutil.copytree(SORT.workdir, tmp_path, dirs_exist_ok=True)
     agent = PACKAGE / "agents" / "reference" / "agent.py"

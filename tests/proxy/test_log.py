@@ -2,8 +2,10 @@
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, make_blob
@@ -12,12 +14,14 @@ from cellmeter_proxy.record import (
     Cell,
     Constraint,
     Grade,
+    Numbers,
     Phase,
     Record,
     Reported,
     ScoreRow,
     Span,
     TaskFacts,
+    UsageSource,
     Workspace,
 )
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES
@@ -137,6 +141,64 @@ def test_a_log_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_digest_that_is_not_there_is_a_key_error(tmp_path: Path) -> None:
     with Log.create(tmp_path / "a.db") as log, pytest.raises(KeyError):
         log.blob("sha256:0")
+
+
+@pytest.mark.parametrize(
+    ("source", "prompt", "expected"),
+    [("none", 8, "estimated"), ("none", None, "none"), ("partial", 8, "partial"), ("provider", 8, "provider")],
+)
+def test_numbers_fill_their_own_columns_and_no_other(
+    tmp_path: Path, source: UsageSource, prompt: int | None, expected: str
+) -> None:
+    call = replace(CALL, state="closed", outcome="ok", usage_source=source, error="e", completion_tokens=3)
+    found: dict[str, Any] = {
+        "cost": 0.5,
+        "price_source": "p",
+        "estimated_prompt_tokens": prompt,
+        "estimate_method": "m",
+    }
+    with Log.create(tmp_path / "a.db") as log:
+        log.append(call, replace(CALL, call_id="2", seq=2))
+        log.set_numbers(Numbers(call_id="1", **found))
+        assert list(log.rows(Call)) == [
+            replace(call, usage_source=expected, **found),
+            replace(CALL, call_id="2", seq=2),
+        ]
+
+
+def test_a_fact_about_the_file_can_be_noted_again(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        log.set_meta("k", "1")
+        log.set_meta("k", "2")
+        assert log.meta("k") == "2"
+
+
+@pytest.fixture
+def first_version(tmp_path: Path) -> Path:
+    """A log as version 1 of the schema had it, with one call."""
+    path = tmp_path / "old.db"
+    with Log.create(path) as log:
+        log.append(CALL)
+        log.conn.executescript(
+            "ALTER TABLE calls DROP COLUMN message_count;"
+            "UPDATE meta SET value = '1' WHERE key = 'schema_version';"
+            "DELETE FROM _sqlite_migrations WHERE name = 'm002_message_count'"
+        )
+    return path
+
+
+def test_a_log_of_an_older_version_is_read_and_what_it_did_not_measure_is_null(first_version: Path) -> None:
+    with Log.read(first_version) as log:
+        assert log.meta("schema_version") == "1"
+        assert list(log.rows(Call)) == [CALL]
+
+
+def test_a_log_of_an_older_version_is_brought_up_to_date_when_it_is_written(first_version: Path) -> None:
+    newer = replace(CALL, call_id="2", seq=2, message_count=3)
+    with Log.create(first_version) as log:
+        assert log.meta("schema_version") == str(SCHEMA_VERSION)
+        log.append(newer)
+        assert list(log.rows(Call)) == [CALL, newer]
 
 
 def test_the_links_of_a_history_that_earlier_calls_of_the_session_ended_in_are_found(tmp_path: Path) -> None:

@@ -174,7 +174,12 @@ async def test_a_provider_that_breaks_off_breaks_the_client_off_too(recorder: Re
         rest, _ = await client.rest()
         assert LAST_CHUNK not in rest
     (call,) = calls(log_path)
-    assert (call.state, call.outcome, call.usage_source, call.prompt_tokens) == ("closed", "stream_error", "none", None)
+    assert (call.state, call.outcome, call.usage_source, call.prompt_tokens) == (
+        "closed",
+        "stream_error",
+        "estimated",
+        None,
+    )
     assert "broke off" in (call.error or "")
 
 
@@ -285,7 +290,7 @@ async def test_reading_on_for_a_client_that_went_away_is_bounded(recorder: Recor
         while states(log_path) == [("open", None)]:
             await asyncio.sleep(0.01)
     (call,) = calls(log_path)
-    assert (call.outcome, call.usage_source) == ("client_gone", "none")
+    assert (call.outcome, call.usage_source) == ("client_gone", "estimated")
     assert "did not end within" in (call.error or "")
 
 

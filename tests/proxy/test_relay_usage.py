@@ -101,7 +101,7 @@ async def test_nobody_is_asked_where_that_is_switched_off(recorder: Recorder, lo
         await ask(proxy)
     assert provider.received[0].endswith(b"\r\n\r\n" + BODY)
     (call,), _ = rows(log_path)
-    assert (call.sent_hash, call.usage_source, call.prompt_tokens) == (None, "none", None)
+    assert (call.sent_hash, call.usage_source, call.prompt_tokens) == (None, "estimated", None)
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/responses", "/v1/messages", "/v1/other"])

@@ -32,6 +32,7 @@ def test_calls_that_went_well_have_nothing_to_say() -> None:
         (make_call("a", outcome=None, state="open"), "open"),
         (make_call("a", finish_reason="length"), "length limit"),
         (make_call("a", retry_number=1), "agent retry"),
+        (make_call("a", cost=None, price_source=None), "no price"),
     ],
 )
 def test_each_kind_is_found_alone(call: Call, kind: str) -> None:
@@ -56,3 +57,15 @@ def test_a_call_of_several_tries_is_named_with_its_count() -> None:
     assert findings_of([make_call("a")], attempts) == [
         Finding(kind="proxy retry", message="1 call: answered after more than one try upstream", ids=["a"])
     ]
+
+
+def test_calls_without_a_price_are_named_by_their_models() -> None:
+    calls = [
+        make_call("a", 1, cost=None, response_model="x-2026"),
+        make_call("b", 3, cost=None),
+        make_call("c", 5, cost=None, response_model="x-2026"),
+        make_call("d", 7),
+        make_call("e", 9, cost=None, usage_source="estimated"),
+    ]
+    (found,) = [finding for finding in findings_of(calls, {}) if finding.kind == "no price"]
+    assert (found.message, found.ids) == ("3 calls: not priced (x-2026, vendor/small)", ["a", "b", "c"])

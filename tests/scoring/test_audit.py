@@ -41,7 +41,7 @@ def test_a_sum_says_how_many_calls_it_is_over_and_how_many_have_no_number(record
     assert totals.calls == 3
     assert totals.prompt_tokens == Total(sum=2000, counted=2, missing=1)
     assert totals.cache_read_tokens == Total(sum=400, counted=1, missing=2)
-    assert totals.cost == Total(sum=0.25, counted=1, missing=2)
+    assert totals.cost == Total(sum=0.26, counted=2, missing=1)
     assert totals.reasoning_tokens == Total(sum=None, counted=0, missing=3)
 
 

@@ -14,7 +14,15 @@ def agreement(prompt: int, *calls: Call) -> str:
 
 @pytest.mark.parametrize(
     ("printed", "low", "high"),
-    [(1300, 1250, 1349), (606, 606, 606), (1234, 1234, 1234), (12_000, 11_500, 12_499), (10_500, 10_450, 10_549)],
+    [
+        (1300, 1250, 1349),
+        (606, 606, 606),
+        (1234, 1234, 1234),
+        (12_000, 11_500, 12_499),
+        (10_500, 10_450, 10_549),
+        (1_200_000, 1_150_000, 1_249_999),
+        (1_234_000, 1_233_500, 1_234_499),
+    ],
 )
 def test_a_rounded_number_means_a_range(printed: int, low: int, high: int) -> None:
     assert meant_by(printed) == (low, high)
@@ -29,6 +37,14 @@ def test_what_an_agent_prints_means_what_it_counted_give_or_take_a_tie(count: in
 def test_a_total_within_the_rounding_agrees() -> None:
     assert agreement(1300, make_call("a", prompt_tokens=1349)) == "agrees"
     assert agreement(1300, make_call("a", prompt_tokens=1350)) == "differs"
+
+
+@pytest.mark.parametrize(("printed", "first", "second"), [(1400, 700, 750), (10_000, 5000, 5500), (12_000, 6000, 6450)])
+def test_a_total_that_is_rounded_as_floats_are_agrees(printed: int, first: int, second: int) -> None:
+    """``f"{1.45:.1f}"`` is 1.4, ``round(10.5)`` is 10."""
+    calls = [make_call("a", 1, prompt_tokens=first), make_call("b", 3, prompt_tokens=second)]
+    assert agreement(printed, *calls) == "agrees"
+    assert agreement(printed + 1, *calls) == "differs"
 
 
 def test_a_sum_of_numbers_rounded_one_by_one_agrees() -> None:

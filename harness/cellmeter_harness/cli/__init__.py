@@ -10,7 +10,9 @@ from cellmeter_harness.cli.agents import agents
 from cellmeter_harness.cli.audit import audit
 from cellmeter_harness.cli.demo import demo
 from cellmeter_harness.cli.doctor import doctor
+from cellmeter_harness.cli.export import export
 from cellmeter_harness.cli.proxy import proxy
+from cellmeter_harness.cli.record import record
 from cellmeter_harness.cli.run import run
 from cellmeter_harness.cli.score import score
 from cellmeter_harness.cli.tasks import tasks
@@ -24,7 +26,7 @@ def cellmeter() -> None:
     """Record every model call of a coding agent, run agents through the recorder, score the log offline."""
 
 
-for command in (demo, proxy, run, audit, score, verify, doctor, tasks, agents):
+for command in (demo, proxy, record, run, audit, score, verify, export, doctor, tasks, agents):
     cellmeter.add_command(command)
 
 

@@ -1,45 +1,62 @@
-"""How a command runs its event loop: uvloop where it is installed, and SIGTERM handled as Ctrl-C is."""
+"""How a command runs its event loop: uvloop where it is installed, and SIGTERM handled as Ctrl-C is.
+
+A command that runs another one may have the signals go to it.
+"""
 
 import asyncio
 import importlib.util
 import signal
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+Deliver = Callable[[signal.Signals], bool]
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
+_DELIVERED: Final = (*_STOPPING, signal.SIGHUP, signal.SIGQUIT)
 
 
-def run_async(main: Coroutine[Any, Any, T]) -> T:
+def run_async(main: Coroutine[Any, Any, T], deliver: Deliver | None = None) -> T:
     """Run a command's coroutine to its end.
 
     Ctrl-C and SIGTERM cancel it, so that its ``finally`` blocks can mark what was under way.
+
+    Args:
+        main: the coroutine.
+        deliver: is given each signal first, SIGHUP and SIGQUIT too; where it returns True, nothing is cancelled.
+            Signals that this process was started to ignore stay ignored then.
 
     Raises:
         KeyboardInterrupt: it was interrupted.
 
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_signal(main))
+        return runner.run(_until_signal(main, deliver))
 
 
-async def _until_signal(main: Coroutine[Any, Any, T]) -> T:
+async def _until_signal(main: Coroutine[Any, Any, T], deliver: Deliver | None) -> T:
     task = asyncio.ensure_future(main)
     terminated = False
 
-    def stop() -> None:
+    def stop(number: signal.Signals) -> None:
         nonlocal terminated
+        if deliver is not None and deliver(number):
+            return
         terminated = True
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    for number in _STOPPING if deliver is None else _not_ignored(_DELIVERED):
+        loop.add_signal_handler(number, stop, number)
     try:
         return await task
     except asyncio.CancelledError:
         if terminated:
             raise KeyboardInterrupt from None
         raise
+
+
+def _not_ignored(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,7 +1,13 @@
-"""``cellmeter audit``: every call of a log, sums that hide nothing, and what deserves attention."""
+"""``cellmeter audit``: every call of a log, sums that hide nothing, and what deserves attention.
 
+A table shows a column only where one of its calls has something to say in it, so that it fits a terminal. A count
+with a tilde is an estimate; the machine formats name the column it is from.
+"""
+
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import click
 
@@ -15,80 +21,219 @@ from cellmeter_harness.cli.output import (
     show_table,
     stdout_console,
 )
-from cellmeter_scoring import Audit, AuditedCall
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.record import Call
+from cellmeter_scoring import Audit, AuditedCall, Finding
 from cellmeter_scoring import audit as audit_log
+from cellmeter_scoring.calls import model_calls, reached_a_model, tokens_of
+from cellmeter_scoring.reconcile import Reconciliation
+
+_NAMED: Final = 12
+"""A finding names so many of its calls."""
 
 
-def _time(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3]
+class _Shown(NamedTuple):
+    """A column, and whether a table of these calls needs it."""
 
-
-def _with_part(whole: int | None, part: int | None, name: str) -> str:
-    return number(whole) if not part else f"{number(whole)} ({number(part)} {name})"
-
-
-def _status(call: AuditedCall) -> str:
-    if call.outcome in {None, "ok"}:
-        return str(call.status or call.state)
-    return f"{call.status or '–'} {call.outcome}"
-
-
-COLUMNS = (
-    Column("#", lambda call: str(call.seq), right=True),
-    Column("time (UTC)", lambda call: _time(call.started_at)),
-    Column("session", lambda call: call.session),
-    Column("model", lambda call: call.response_model or call.request_model or "–"),
-    Column("prompt", lambda call: _with_part(call.prompt_tokens, call.cache_read_tokens, "cached"), right=True),
-    Column("completion", lambda call: _with_part(call.completion_tokens, call.reasoning_tokens, "think"), right=True),
-    Column("TTFT ms", lambda call: number(call.ttft_ms, 1), right=True),
-    Column("latency ms", lambda call: number(call.latency_ms, 1), right=True),
-    Column("finish", lambda call: call.finish_reason or "–"),
-    Column("status", _status),
-    Column("tries", lambda call: str(len(call.attempts)), right=True),
-    Column("cost $", lambda call: number(call.cost, 6), right=True),
-)
+    column: Column
+    needed: Callable[[Sequence[AuditedCall]], bool] = lambda _: True
 
 
 @click.command()
 @log_argument
 @click.option("--cell", metavar="CELL", help="Only the calls of this cell (the newest attempt and all others).")
 @click.option("--session", metavar="SESSION", help="Only the calls of this session.")
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Count every call's tokens from the stored bodies too, and find usage that disagrees with its estimate.",
+)
 @format_option
-def audit(log: Path, cell: str | None, session: str | None, format_: Format) -> None:
-    """Show every recorded call of LOG with its tokens, times and outcome, and reconcile the totals."""
-    found = audit_log(log, cell, session)
+def audit(log: Path, cell: str | None, session: str | None, format_: Format, *, estimate: bool) -> None:
+    """Show every recorded call of LOG with its tokens, times and outcome, and reconcile the totals.
+
+    In the table, "new" is how many of a request's messages its session had not sent before, of how many in all; a count
+    with ~ is an estimate where the provider told none, and a column with ≈ holds estimates beside its own counts.
+    """
+    found = _estimated(log, cell, session) if estimate else audit_log(log, cell, session)
     if format_ == "table":
         show_audit(found)
     else:
-        emit(found.calls, format_, COLUMNS)
+        emit(found.calls, format_, ())
+
+
+def _estimated(path: Path, cell: str | None, session: str | None) -> Audit:
+    from cellmeter_scoring.estimates import with_estimates  # noqa: PLC0415 - loads the tokenizer: for who asks for it
+
+    with Log.read(path) as log:
+        return with_estimates(log, audit_log(log, cell, session))
 
 
 def show_audit(found: Audit) -> None:
-    """Write an audit to stdout as tables."""
+    """Write an audit to stdout: a table for each session, the totals, and a line for each thing to look at."""
     console = stdout_console()
-    if not found.calls:
-        console.print("no calls")
-    else:
-        one = {call.session for call in found.calls}
-        columns = [column for column in COLUMNS if column.heading != "session" or len(one) > 1]
-        show_table(columns, found.calls, title=f"session {one.pop()}" if len(one) == 1 else None)
-        console.print(_totals(found))
+    sessions = list(dict.fromkeys(call.session for call in found.calls))
+    for session in sessions:
+        calls = [call for call in found.calls if call.session == session]
+        console.print(_title(session, calls), soft_wrap=True)
+        show_table([shown.column for shown in _COLUMNS if shown.needed(calls)], calls, narrow=True)
+    console.print(_totals(found), soft_wrap=True)
     for line in found.reconciliations:
-        console.print(
-            f"{line.cell_id}: the agent printed {line.reported:,} {line.count} ({line.source}),"
-            f" recorded {number(line.recorded)}: {line.agreement}"
-        )
+        console.print(_reconciled(line, named=len(sessions) > 1), soft_wrap=True)
     for finding in found.findings:
-        console.print(f"! {finding.kind}: {finding.message}")
+        console.print(f"! {finding.kind}: {finding.message}{_numbers(finding, found, sessions)}", soft_wrap=True)
+
+
+def _title(session: str, calls: Sequence[AuditedCall]) -> str:
+    began = datetime.fromtimestamp(calls[0].started_at / 1e6, UTC)
+    models = "" if _has_several_models(calls) else f", {_model(calls[0])}"
+    return f"session {session}, {began:%Y-%m-%d}{models}"
 
 
 def _totals(found: Audit) -> str:
-    totals = found.totals
-    parts = [f"{totals.calls} calls"]
-    for name, total in (("prompt", totals.prompt_tokens), ("completion", totals.completion_tokens)):
-        without = f" (+ {total.missing} calls without)" if total.missing else ""
-        parts.append(f"{number(total.sum)} {name} tokens{without}")
-    if totals.cost.sum is not None:
-        without = f" (+ {totals.cost.missing} calls without a price)" if totals.cost.missing else ""
-        parts.append(f"${totals.cost.sum:,.6f}{without}")
+    if not found.calls:
+        return "no calls"
+    spent = [call for call in model_calls(found.calls) if reached_a_model(call)]
+    costs = [call.cost for call in spent if call.cost is not None]
+    unpriced = f" and {_calls(len(spent) - len(costs))} without a price" if len(costs) < len(spent) else ""
+    parts = [
+        _calls(len(found.calls)),
+        _sum(_PROMPT, spent),
+        _sum(_COMPLETION, spent),
+        f"${sum(costs):,.6f}{unpriced}" if costs else "no cost known",
+    ]
     return ", ".join(parts)
+
+
+class _Kind(NamedTuple):
+    """A kind of token: what a provider reported, the same completed by estimates, and the part named apart."""
+
+    name: str
+    reported: Callable[[Call], int | None]
+    completed: Callable[[Call], int | None]
+    part_name: str
+    part: Callable[[Call], int | None]
+
+
+_PROMPT: Final = _Kind(
+    "prompt",
+    lambda call: call.prompt_tokens,
+    lambda call: tokens_of(call).prompt,
+    "cached",
+    lambda call: call.cache_read_tokens,
+)
+_COMPLETION: Final = _Kind(
+    "completion",
+    lambda call: call.completion_tokens,
+    lambda call: tokens_of(call).completion,
+    "reasoning",
+    lambda call: call.reasoning_tokens,
+)
+
+
+def _sum(kind: _Kind, calls: Sequence[Call]) -> str:
+    """The tokens that providers reported, and beside them what was estimated and what nobody counted."""
+    rest = [kind.completed(call) for call in calls if kind.reported(call) is None]
+    guessed = [count for count in rest if count]
+    part = sum(kind.part(call) or 0 for call in calls)
+    text = f"{sum(kind.reported(call) or 0 for call in calls):,} {kind.name} tokens"
+    text += f" ({part:,} {kind.part_name})" if part else ""
+    text += f" + ~{sum(guessed):,} estimated for {_calls(len(guessed))}" if guessed else ""
+    return text + (f" + {_calls(rest.count(None))} uncounted" if None in rest else "")
+
+
+def _reconciled(line: Reconciliation, *, named: bool) -> str:
+    where = f"{line.cell_id}: " if named else ""
+    again = f" in attempt {line.attempt}" if line.attempt > 1 else ""
+    meant = "" if line.low == line.high else f", rounded from {line.low:,} to {line.high:,}"
+    apart = line.agreement == "agrees" and line.recorded is not None and not line.low <= line.recorded <= line.high
+    return (
+        f"{where}the agent printed {line.reported:,} {line.count.replace('_', ' ')}{again} ({line.source}{meant}),"
+        f" recorded {number(line.recorded)}: {line.agreement}{' but for its rounding' if apart else ''}"
+    )
+
+
+def _numbers(finding: Finding, found: Audit, sessions: Sequence[str]) -> str:
+    """Which calls a finding is about, by their numbers, where those are unambiguous."""
+    about = set(finding.ids)
+    numbers = [f"#{call.seq}" for call in found.calls if call.call_id in about]
+    if len(sessions) > 1 or len(numbers) in {0, len(found.calls)}:
+        return ""
+    more = ", …" if len(numbers) > _NAMED else ""
+    return f" ({', '.join(numbers[:_NAMED])}{more})"
+
+
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count:,} calls"
+
+
+def _model(call: AuditedCall) -> str:
+    return call.response_model or call.request_model or "–"
+
+
+def _has_several_models(calls: Sequence[AuditedCall]) -> bool:
+    return len({_model(call) for call in calls}) > 1
+
+
+def _time(call: AuditedCall) -> str:
+    return datetime.fromtimestamp(call.started_at / 1e6, UTC).strftime("%H:%M:%S")
+
+
+def _tokens(reported: int | None, estimated: int | None) -> str:
+    return f"~{estimated:,}" if reported is None and estimated is not None else number(reported)
+
+
+def _new(call: AuditedCall) -> str:
+    return "–" if call.new_messages is None else f"{call.new_messages}/{number(call.message_count)}"
+
+
+def _ms(value: float | None) -> str:
+    return number(value, 1 if value is not None and value < 1000 else 0)
+
+
+def _status(call: AuditedCall) -> str:
+    if call.outcome is None:
+        return call.state
+    if call.outcome not in {"ok", "http_error"}:
+        return call.outcome
+    return f"{call.status} {call.finish_reason or ''}".strip()
+
+
+def _any(has: Callable[[AuditedCall], object]) -> Callable[[Sequence[AuditedCall]], bool]:
+    return lambda calls: any(has(call) for call in calls)
+
+
+def _has_both(call: AuditedCall) -> bool:
+    return call.usage_source == "provider" and call.estimate_method is not None
+
+
+_COLUMNS: Final = (
+    _Shown(Column("#", lambda call: str(call.seq), right=True)),
+    _Shown(Column("UTC", _time)),
+    _Shown(Column("model", _model), _has_several_models),
+    _Shown(Column("prompt", lambda call: _tokens(call.prompt_tokens, call.estimated_prompt_tokens), right=True)),
+    _Shown(Column("≈prompt", lambda call: number(call.estimated_prompt_tokens), right=True), _any(_has_both)),
+    _Shown(
+        Column("cached", lambda call: number(call.cache_read_tokens), right=True),
+        _any(lambda call: call.cache_read_tokens),
+    ),
+    _Shown(
+        Column("new", _new, right=True),
+        _any(lambda call: call.new_messages is not None),
+    ),
+    _Shown(
+        Column("compl.", lambda call: _tokens(call.completion_tokens, call.estimated_completion_tokens), right=True)
+    ),
+    _Shown(Column("≈compl.", lambda call: number(call.estimated_completion_tokens), right=True), _any(_has_both)),
+    _Shown(
+        Column("think", lambda call: number(call.reasoning_tokens), right=True),
+        _any(lambda call: call.reasoning_tokens),
+    ),
+    _Shown(Column("TTFT ms", lambda call: _ms(call.ttft_ms), right=True), _any(lambda call: call.ttft_ms is not None)),
+    _Shown(Column("latency ms", lambda call: _ms(call.latency_ms), right=True)),
+    _Shown(Column("status, finish", _status)),
+    _Shown(
+        Column("tries", lambda call: str(len(call.attempts)), right=True), _any(lambda call: len(call.attempts) > 1)
+    ),
+    _Shown(Column("cost $", lambda call: number(call.cost, 6), right=True), _any(lambda call: call.cost is not None)),
+)

@@ -50,6 +50,16 @@ def log_argument(command: F) -> F:
     return click.argument("log", callback=_stdin_as_file, metavar="LOG", default="cellmeter.db")(command)
 
 
+def prices_option(command: F) -> F:
+    """Give a command ``--prices``."""
+    return click.option(
+        "--prices",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Your own prices, which win over the built-in table: TOML with [[price]] host, model, input, output, …",
+    )(command)
+
+
 def emit(rows: Sequence[R], format_: Format, columns: Sequence[Column]) -> None:
     """Write rows (msgspec structs) to stdout in the format that was asked for."""
     match format_:
@@ -64,9 +74,11 @@ def emit(rows: Sequence[R], format_: Format, columns: Sequence[Column]) -> None:
             _write_csv([msgspec.to_builtins(row) for row in rows])
 
 
-def show_table(columns: Sequence[Column], rows: Iterable[Any], title: str | None = None) -> None:
-    """Write a table to stdout."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+def show_table(
+    columns: Sequence[Column], rows: Iterable[Any], title: str | None = None, *, narrow: bool = False
+) -> None:
+    """Write a table to stdout; a narrow one has less room between its columns."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, collapse_padding=narrow)
     for column in columns:
         table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
     for row in rows:

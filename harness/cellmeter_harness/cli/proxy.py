@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cellmeter_harness.cli.aio import run_async
+from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
@@ -35,11 +36,22 @@ from cellmeter_proxy.server import ProxyConfig, serve
     show_default=True,
     help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
 )
-def proxy(upstream: str, log: Path, listen: str, durability: Durability, *, ask_usage: bool) -> None:
+@prices_option
+def proxy(
+    upstream: str, log: Path, listen: str, durability: Durability, prices: Path | None, *, ask_usage: bool
+) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     host, port = parse_listen(listen)
-    config = ProxyConfig(upstream=upstream, log=log, host=host, port=port, durability=durability, ask_usage=ask_usage)
+    config = ProxyConfig(
+        upstream=upstream,
+        log=log,
+        host=host,
+        port=port,
+        durability=durability,
+        ask_usage=ask_usage,
+        prices=prices,
+    )
     run_async(_serve(config))
 
 
@@ -78,5 +90,6 @@ recording to {config.log}; Ctrl-C stops
   aider            aider --openai-api-base {url}/v1 --model openai/MODEL
   Claude Code      export ANTHROPIC_BASE_URL={url}
   name a session   {url}/s/NAME/v1
+  Prometheus       {url}/_cellmeter/metrics
   look at it       cellmeter audit {config.log}
 """

@@ -4,6 +4,6 @@ Invariant: any bytes give an estimate, at a bounded cost, with no network; a num
 """
 
 from cellmeter_proxy.tokens.calibration import Calibration, Fit, Key
-from cellmeter_proxy.tokens.estimate import HIDDEN_REASONING, Estimate, estimate, learn
+from cellmeter_proxy.tokens.estimate import HIDDEN_REASONING, Estimate, corrected, estimate, learn
 
-__all__ = ["HIDDEN_REASONING", "Calibration", "Estimate", "Fit", "Key", "estimate", "learn"]
+__all__ = ["HIDDEN_REASONING", "Calibration", "Estimate", "Fit", "Key", "corrected", "estimate", "learn"]

@@ -85,6 +85,36 @@ def estimate(
         return Estimate(method="none", version=version(), flags=["nested too deeply to be counted"])
 
 
+def corrected(made: Estimate, calibration: Calibration) -> Estimate:
+    """The same estimate by what other calls taught, without counting again.
+
+    A half that teaches nothing (an image in it, a part that could not be counted) stays as it was.
+
+    Args:
+        made: the estimate by the rules of the model's family.
+        calibration: what those calls taught.
+
+    """
+    if made.key is None:
+        return made
+    family = family_of(made.key.model)
+    prompt = calibration.fit(made.key, ratio=family.ratio)
+    completion = calibration.fit(msgspec.structs.replace(made.key, part="completion"), ratio=family.ratio)
+    if prompt and made.counted_prompt_tokens is not None:
+        tokens = prompt.apply(made.counted_prompt_tokens)
+        made = msgspec.structs.replace(
+            made,
+            prompt_tokens=tokens,
+            prompt_tolerance=_fitted_tolerance(tokens, prompt),
+            method=_fitted_method(family, prompt),
+        )
+    if completion and made.counted_completion_tokens is not None and made.completion_tolerance is not None:
+        tokens = completion.apply(made.counted_completion_tokens)
+        tolerance = _fitted_tolerance(tokens, completion)
+        made = msgspec.structs.replace(made, completion_tokens=tokens, completion_tolerance=tolerance)
+    return made
+
+
 def learn(calibration: Calibration, made: Estimate, usage: Usage) -> Calibration:
     """What a calibration knows once one more call is known both by its estimate and by what was billed.
 
@@ -166,9 +196,13 @@ def _assemble(conversation: Conversation | None, answer: Answer | None, context:
 def _method(context: _Context) -> str:
     fit, family = context.prompt_fit, context.family
     if fit:
-        return f"{family.encoding}, ratio {fit.ratio:.3g} and offset {fit.offset:+.0f} learned from {fit.calls} calls"
+        return _fitted_method(family, fit)
     offset = family.offset + (family.tools_offset if context.key.tools else 0)
     return f"{family.encoding}, rules for {family.name}: ratio {family.ratio:.3g}, offset {offset:+d}"
+
+
+def _fitted_method(family: Family, fit: Fit) -> str:
+    return f"{family.encoding}, ratio {fit.ratio:.3g} and offset {fit.offset:+.0f} learned from {fit.calls} calls"
 
 
 def _prompt(conversation: Conversation, context: _Context) -> _Part:
@@ -203,11 +237,15 @@ def _images(conversation: Conversation, model: str) -> tuple[int, bool]:
 
 def _tolerance(tokens: int, fit: Fit | None, context: _Context) -> int:
     if fit:
-        return _SLACK + math.ceil(4 * fit.error + _FIT_ERROR * tokens)
+        return _fitted_tolerance(tokens, fit)
     relative = context.family.error + (_TOOLS_ERROR if context.key.tools else 0)
     # What a template in JSON adds for tools differs from model to model.
     unsure = context.family.tools_offset // 2 if context.key.tools and context.family.tools == "json" else 0
     return _SLACK + unsure + math.ceil(relative * tokens)
+
+
+def _fitted_tolerance(tokens: int, fit: Fit) -> int:
+    return _SLACK + math.ceil(4 * fit.error + _FIT_ERROR * tokens)
 
 
 def _completion(answer: Answer, context: _Context) -> _Part:

@@ -1,0 +1,160 @@
+"""The accountant: a thread that works out the cost and the estimates of each call after its answer.
+
+Invariant: it is never in the way of a call. A row reaches it after the answer's last bytes were let go, texts are
+counted in a process of their own, and what was found reaches the row as an update of exactly the columns that are the
+accountant's. What it did not come to before the proxy stopped is null in the log, and can be worked out again from it.
+"""
+
+import asyncio
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from cellmeter_proxy.counts import is_unmetered
+from cellmeter_proxy.estimator import EstimatorProcess, Reply
+from cellmeter_proxy.log import CALIBRATION, Log
+from cellmeter_proxy.record import Call, Numbers
+from cellmeter_proxy.writer import LogWriter
+
+if TYPE_CHECKING:
+    from cellmeter_proxy.prices import Overrides
+
+_GROUP: Final = 64
+_PAUSE_S: Final = 0.05
+"""Rows that come within it share a commit."""
+_ONE_CALL_S: Final = 3.0
+"""The largest prompts take about that long to count."""
+_logger: Final = logging.getLogger("cellmeter")
+
+
+class Accountant:
+    """Takes closed rows on the event loop, and fills their numbers in.
+
+    Use ``await Accountant.start(writer)`` and ``await accountant.aclose(bound_s)``, the latter before the writer's.
+    """
+
+    def __init__(self, writer: LogWriter, overrides: "Overrides | None" = None) -> None:
+        self._writer = writer
+        self._overrides = overrides
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._deadline = math.inf
+        self._left_out = 0
+        self._estimator = EstimatorProcess(writer.path)
+        self._thread = threading.Thread(target=self._run, name="cellmeter-accountant", daemon=True)
+
+    @classmethod
+    async def start(cls, writer: LogWriter, prices: Path | None = None) -> Self:
+        """Read the user's prices, if there are any, and start the thread.
+
+        Raises:
+            CellmeterError: the file of prices cannot be used.
+
+        """
+        overrides = None if prices is None else await asyncio.to_thread(_load_overrides, prices)
+        accountant = cls(writer, overrides)
+        accountant._thread.start()
+        return accountant
+
+    def take(self, call: Call) -> None:
+        """Take the row of a call that has just been committed; to be called on the event loop."""
+        if call.usage_source == "provider" or is_unmetered(call):
+            # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
+            self._loop.call_soon(self._queue.put, call)
+
+    async def aclose(self, bound_s: float) -> None:
+        """Work off what is waiting, beginning no call after so many seconds, and stop."""
+        self._deadline = time.monotonic() + bound_s
+        self._stopping.set()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, max(bound_s, 0) + _ONE_CALL_S)
+        self._estimator.kill()
+        if self._left_out:
+            _logger.warning("calls left without cost or estimate when the proxy stopped: %d", self._left_out)
+
+    def _store(self, numbers: list[Numbers], learned: str | None) -> None:
+        def write(log: Log, _: None) -> None:
+            for one in numbers:
+                log.set_numbers(one)
+            if learned is not None:
+                log.set_meta(CALIBRATION, learned)
+
+        self._writer.submit(_nothing, write).add_done_callback(_complain)
+
+    # In the thread
+
+    def _run(self) -> None:
+        try:
+            for group in self._groups():
+                self._work(group)
+        except Exception:
+            # Calls go on being recorded: nobody waits for this thread.
+            _logger.exception("costs and estimates are no longer worked out")
+        finally:
+            self._estimator.close()
+
+    def _groups(self) -> Iterator[list[Call]]:
+        """What is waiting, some calls at a time, until the end."""
+        while (call := self._queue.get()) is not None:
+            self._stopping.wait(_PAUSE_S)
+            group = [call]
+            while len(group) < _GROUP and not self._queue.empty():
+                call = self._queue.get()
+                if call is None:
+                    yield group
+                    return
+                group.append(call)
+            yield group
+
+    def _work(self, group: list[Call]) -> None:
+        found: list[Numbers] = []
+        learned: str | None = None
+        for call in group:
+            if time.monotonic() > self._deadline:
+                self._left_out += 1
+                continue
+            try:
+                reply = self._estimator.estimate(call) if is_unmetered(call) else Reply()
+                found.append(_numbers(call, reply, self._overrides))
+                learned = reply.learned or learned
+            except Exception:
+                _logger.exception("call %s has neither cost nor estimate", call.call_id)
+        if found:
+            self._loop.call_soon_threadsafe(self._store, found, learned)
+
+
+def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers:
+    from cellmeter_proxy.prices import cost_of  # noqa: PLC0415 - loads the table of prices: not at start
+
+    if reply.error is not None:
+        _logger.warning("call %s cannot be estimated: %s", call.call_id, reply.error)
+    cost = cost_of(call, overrides)
+    return Numbers(
+        call_id=call.call_id,
+        cost=cost.usd if cost else None,
+        price_source=cost.source if cost else None,
+        estimated_prompt_tokens=reply.prompt_tokens,
+        estimated_completion_tokens=reply.completion_tokens,
+        estimate_method=reply.method,
+    )
+
+
+def _load_overrides(path: Path) -> "Overrides":
+    from cellmeter_proxy.prices import load_overrides  # noqa: PLC0415 - loads the table of prices: for who asks for it
+
+    return load_overrides(path)
+
+
+def _nothing() -> None:
+    return None
+
+
+def _complain(stored: "asyncio.Future[None]") -> None:
+    if not stored.cancelled() and (error := stored.exception()) is not None:
+        _logger.warning("costs and estimates were not stored: %s", error)

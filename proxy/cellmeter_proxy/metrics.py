@@ -1,0 +1,143 @@
+"""What a running proxy counts, for Prometheus to read.
+
+Names are those of OpenTelemetry's GenAI metrics where there is one, written as Prometheus writes them, else
+``cellmeter_…``. Invariant: every label has a small, fixed set of values; no model, session, cell, key or address of a
+client is among them.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
+from cellmeter_proxy.record import Call
+
+# The bounds that the conventions ask for, and three more, because agents wait for many minutes.
+_DURATION_S: Final = tuple(0.01 * 2**power for power in range(17))
+_FIRST_TOKEN_S: Final = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(30.0, 100.0, 300.0),
+)
+_COMMIT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
+_TOKENS: Final = tuple(4**power for power in range(14))
+_KINDS: Final = ("prompt", "cache_read", "cache_write", "completion", "reasoning")
+
+
+class Metrics:
+    """The counts of one proxy, from its start."""
+
+    def __init__(self, version: str) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("cellmeter_build", "The software that counts", registry=registry).info({"version": version})
+        self._calls = Counter(
+            "cellmeter_calls",
+            "Requests that were recorded and have ended, by outcome and by the class of the status",
+            ["dialect", "outcome", "status_class"],
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "cellmeter_tokens",
+            "Tokens that providers reported; prompt is all input, completion all output, the others are parts of them",
+            ["kind"],
+            registry=registry,
+        )
+        self._open = Gauge("cellmeter_open_calls", "Requests that are being served", registry=registry)
+        self._write_failures = Counter(
+            "cellmeter_log_write_failures", "Requests refused because the log did not take their row", registry=registry
+        )
+        self._commit_wait = _histogram(
+            registry, "cellmeter_commit_wait_seconds", "How long the end of an answer waited for its row", _COMMIT_S
+        )
+        self._first_token = _histogram(
+            registry,
+            "cellmeter_time_to_first_token_seconds",
+            "From the whole request to the first token of content, reasoning or a tool call, where it is streamed",
+            _FIRST_TOKEN_S,
+        )
+        self._duration = _histogram(
+            registry,
+            "gen_ai_client_operation_duration_seconds",
+            "From the whole request to the end of the provider's answer",
+            _DURATION_S,
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+        )
+        self._usage = _histogram(
+            registry,
+            "gen_ai_client_token_usage",
+            "Tokens of one call as the provider reported them",
+            _TOKENS,
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_token_type",
+        )
+        for kind in _KINDS:
+            self._tokens.labels(kind)
+
+    def watch_open_calls(self, count: Callable[[], int]) -> None:
+        """Ask for the number of open calls there, whenever the counts are shown."""
+        self._open.set_function(count)
+
+    def recorded(self, call: Call, commit_wait_s: float) -> None:
+        """Count a call whose closing row has been committed."""
+        status_class = "none" if call.status is None else f"{call.status // 100}xx"
+        self._calls.labels(call.dialect, call.outcome or "none", status_class).inc()
+        self._commit_wait.observe(commit_wait_s)
+        if call.ttft_ms is not None:
+            self._first_token.observe(call.ttft_ms / 1000)
+        for kind in _KINDS:
+            self._tokens.labels(kind).inc(getattr(call, f"{kind}_tokens") or 0)
+        if call.dialect in OPERATIONS:
+            self._observe_operation(call)
+
+    def write_failed(self) -> None:
+        """Count a request that was refused because it could not be recorded."""
+        self._write_failures.inc()
+
+    def text(self) -> bytes:
+        """All of them in Prometheus' text format 0.0.4.
+
+        https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+        """
+        return generate_latest(_WithoutCreationTimes(self._registry))
+
+    def _observe_operation(self, call: Call) -> None:
+        names = (operation_name(call.dialect), provider_name(call.upstream) or "unknown")
+        if call.latency_ms is not None:
+            self._duration.labels(*names).observe(call.latency_ms / 1000)
+        for type_, tokens in (("input", call.prompt_tokens), ("output", call.completion_tokens)):
+            if tokens is not None:
+                self._usage.labels(*names, type_).observe(tokens)
+
+
+def show_metrics(metrics: Metrics) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """The handler of ``/_cellmeter/metrics``."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    return handle
+
+
+class _WithoutCreationTimes(Collector):
+    """A registry without the ``_created`` series, which mean something in OpenMetrics only and double the text."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, documentation: str, bounds: tuple[float, ...], *labels: str
+) -> Histogram:
+    return Histogram(name, documentation, labels, buckets=bounds, registry=registry)

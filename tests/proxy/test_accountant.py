@@ -1,0 +1,194 @@
+"""The accountant, at work in a running proxy and alone: what it adds to a row, and when."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellmeter_proxy.accountant import Accountant
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.log import CALIBRATION, Log
+from cellmeter_proxy.record import Call, new_id, now_us
+from cellmeter_proxy.server import ProxyConfig, serve
+from cellmeter_proxy.testing import LiteralClient, LiteralProvider, close
+from cellmeter_proxy.writer import LogWriter
+
+REQUEST = b'{"model":"own/model","messages":[{"role":"user","content":"hi"}]}'
+USAGE = b'"usage":{"prompt_tokens":1000000,"completion_tokens":500000}'
+PRICES = """
+[[price]]
+host = "127.0.0.1:*"
+model = "own/*"
+input = 0.5
+output = 1.5
+"""
+
+
+def answer(rest: bytes, *, length: int = 0) -> bytes:
+    body = b'{"model":"own/model","choices":[{"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]'
+    body += rest + b"}"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    return head % (length or len(body)) + body
+
+
+async def recorded(path: Path, *answers: bytes, prices: Path | None = None) -> list[Call]:
+    """The rows of calls that were answered so, once the proxy has stopped."""
+    async with (
+        LiteralProvider(*([answer] if answer else [close] for answer in answers)) as provider,
+        serve(ProxyConfig(upstream=provider.url, log=path, prices=prices, durability="process")) as proxy,
+    ):
+        for one in answers:
+            client = await LiteralClient.connect(proxy.url)
+            await client.post("/v1/chat/completions", REQUEST, b"Authorization: Bearer k")
+            if one:
+                await client.until(one[-10:])
+            else:
+                await client.until(b"}")
+            await client.close()
+    with Log.read(path) as log:
+        return list(log.rows(Call))
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(PRICES)
+    return path
+
+
+@pytest.fixture
+async def writer(tmp_path: Path) -> AsyncIterator[LogWriter]:
+    writer = await LogWriter.open(tmp_path / "calls.db", "process")
+    yield writer
+    await writer.aclose()
+
+
+async def test_a_call_is_priced_by_the_users_own_prices(tmp_path: Path, prices: Path) -> None:
+    (call,) = await recorded(tmp_path / "calls.db", answer(b"," + USAGE), prices=prices)
+    assert call.cost == pytest.approx(0.5 + 0.75)
+    assert call.price_source is not None
+    assert call.price_source.startswith("mine.toml sha256:")
+    assert (call.usage_source, call.estimated_prompt_tokens, call.estimate_method) == ("provider", None, None)
+
+
+async def test_a_model_that_nobody_has_a_price_for_costs_null(tmp_path: Path) -> None:
+    (call,) = await recorded(tmp_path / "calls.db", answer(b"," + USAGE))
+    assert (call.prompt_tokens, call.cost, call.price_source) == (1_000_000, None, None)
+
+
+async def test_a_call_without_usage_gets_an_estimate_that_is_marked_as_one(tmp_path: Path, prices: Path) -> None:
+    (call,) = await recorded(tmp_path / "calls.db", answer(b""), prices=prices)
+    assert (call.prompt_tokens, call.completion_tokens, call.usage_source) == (None, None, "estimated")
+    assert (call.estimated_prompt_tokens, call.estimated_completion_tokens) == (8, 1)
+    assert call.estimate_method is not None
+    assert call.cost is None
+
+
+async def test_partial_usage_stays_partial_and_keeps_what_the_provider_said(tmp_path: Path, prices: Path) -> None:
+    (call,) = await recorded(tmp_path / "calls.db", answer(b',"usage":{"prompt_tokens":9}'), prices=prices)
+    assert (call.prompt_tokens, call.completion_tokens, call.usage_source) == (9, None, "partial")
+    assert (call.estimated_prompt_tokens, call.estimated_completion_tokens, call.cost) == (8, 1, None)
+
+
+async def test_a_call_that_nobody_answered_has_neither(tmp_path: Path, prices: Path) -> None:
+    (call,) = await recorded(tmp_path / "calls.db", b"", prices=prices)
+    assert (call.outcome, call.usage_source) == ("upstream_unreachable", "none")
+    assert (call.cost, call.estimated_prompt_tokens) == (None, None)
+
+
+async def test_what_was_learned_survives_the_proxy(tmp_path: Path) -> None:
+    reported = b',"usage":{"prompt_tokens":108,"completion_tokens":1}'
+    await recorded(tmp_path / "calls.db", answer(reported), answer(b""))
+    with Log.read(tmp_path / "calls.db") as log:
+        learned = log.meta(CALIBRATION)
+        assert [call.estimated_prompt_tokens for call in log.rows(Call)] == [None, 108]
+    assert learned is not None
+    assert "[8,108]" in learned
+
+
+async def test_where_every_call_reports_its_usage_nothing_is_counted_or_learned(tmp_path: Path) -> None:
+    await recorded(tmp_path / "calls.db", answer(b"," + USAGE), answer(b"," + USAGE))
+    with Log.read(tmp_path / "calls.db") as log:
+        assert log.meta(CALIBRATION) is None
+
+
+async def test_a_file_of_prices_that_cannot_be_used_stops_the_proxy_before_it_listens(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('[[price]]\ninput = "much"\n')
+    config = ProxyConfig(upstream="http://127.0.0.1:9", log=tmp_path / "calls.db", prices=wrong)
+    with pytest.raises(CellmeterError, match=r"wrong\.toml cannot be used"):
+        async with serve(config):
+            pass
+
+
+async def test_one_call_that_cannot_be_worked_out_is_named_and_the_others_are_done(
+    writer: LogWriter, prices: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    accountant = await Accountant.start(writer, prices)
+    common: dict[str, Any] = {
+        "session": "s",
+        "writer": "w",
+        "dialect": "chat.completions",
+        "upstream": "http://127.0.0.1:1/",
+    }
+    lost = Call(call_id=new_id(), seq=1, response_blob="sha256:0", status=200, started_at=now_us(), **common)
+    good = Call(
+        call_id=new_id(),
+        seq=2,
+        request_model="own/model",
+        usage_source="provider",
+        prompt_tokens=1_000_000,
+        completion_tokens=0,
+        started_at=now_us(),
+        **common,
+    )
+    await writer.append(lost, good)
+    accountant.take(lost)
+    accountant.take(good)
+    await tell(accountant)
+    assert await writer.read(lambda log: [call.cost for call in log.rows(Call)]) == [None, 0.5]
+    assert caplog.messages == [f"call {lost.call_id} cannot be estimated: KeyError: 'sha256:0'"]
+
+
+async def tell(accountant: Accountant, bound_s: float = 10.0) -> None:
+    """Let what was handed over reach the thread, and the thread end."""
+    await asyncio.sleep(0)
+    await accountant.aclose(bound_s)
+
+
+async def test_what_was_not_worked_out_when_time_was_up_is_said(
+    writer: LogWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    accountant = await Accountant.start(writer)
+    call = Call(call_id=new_id(), session="s", seq=1, writer="w", usage_source="provider", started_at=now_us())
+    await writer.append(call)
+    accountant.take(call)
+    await tell(accountant, -1.0)
+    assert caplog.record_tuples == [
+        ("cellmeter", logging.WARNING, "calls left without cost or estimate when the proxy stopped: 1")
+    ]
+
+
+def test_a_proxy_that_saw_no_call_has_loaded_neither_tokenizer_nor_prices(tmp_path: Path) -> None:
+    program = """
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from cellmeter_proxy.server import ProxyConfig, serve
+
+async def main():
+    async with serve(ProxyConfig(upstream="http://127.0.0.1:9", log=Path(sys.argv[1]))):
+        pass
+
+asyncio.run(main())
+print(sorted({"tiktoken", "genai_prices"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "calls.db"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
