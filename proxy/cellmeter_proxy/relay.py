@@ -31,6 +31,7 @@ from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.outcome import Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
+from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
 from cellmeter_proxy.redact import Redactor, credentials
@@ -84,7 +85,9 @@ class Relay:
         metrics: Metrics,
         *,
         accountant: Accountant,
+        policy: Policy,
     ) -> None:
+        self._policy = policy
         self._accountant = accountant
         self._config = config
         self._writer = writer
@@ -166,6 +169,9 @@ class Relay:
                 return await self._reject_upload(exchange, upload.trouble)
             if isinstance(admission, Refusal):
                 return await self._refuse(exchange, admission)
+            objection = await self._policy.objection(exchange, admission.cell.budget if admission.cell else None)
+            if objection is not None:
+                return await self._object(exchange, objection)
             return await self._relay(exchange, admission)
         except LogUnwritableError as error:
             return self._unrecordable(exchange, error)
@@ -174,6 +180,8 @@ class Relay:
             raise
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost neither the row nor the proxy
             return await self._fail(exchange, error)
+        finally:
+            self._policy.ledger.release(exchange.call.call_id)
 
     async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
         request = exchange.request
@@ -204,6 +212,11 @@ class Relay:
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.Response:
         await exchange.opened()
         return await self._reply(exchange, 401, "rejected", refusal.reason, "invalid_api_key")
+
+    async def _object(self, exchange: Exchange, objection: str) -> web.Response:
+        """The one error that all agents tried stop on at once; they come back after a 401, 402, 403 or 429."""
+        exchange.call = replace(await exchange.opened(), sent_hash=None)
+        return await self._reply(exchange, 400, "rejected", objection, "model_not_found")
 
     async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.Response:
         """The head of a request has come, and its body not whole: there is nothing to send on."""
@@ -269,6 +282,7 @@ class Relay:
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
+            self._policy.ledger.settle(row)
         exchange.closed = True
         self._accountant.take(row)
 
