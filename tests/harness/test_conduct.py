@@ -9,6 +9,7 @@ from cellmeter_harness.events import CellsLeft, Event
 from cellmeter_harness.sweep import load_sweep
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call, Cell
+from cellmeter_scoring import leaderboard, rescore
 
 SWEEP = """
 name = "s"
@@ -53,6 +54,8 @@ async def test_a_cell_that_reaches_its_budget_ends_as_such_with_the_calls_that_p
     refused = [call for call in calls if call.outcome == "rejected"]
     assert [call.call_id for call in refused] == [call_id for cell in cells for call_id in cell.evidence]
     assert {call.error for call in refused} == {sentence}
+    (row,) = leaderboard(rescore(tmp_path / "cellmeter.db", "cellmeter-1"))
+    assert (row.pass_rate, row.excluded) == (None, {"budget_exceeded": 2})
     assert [call.cell_id for call in calls if call.outcome == "ok"] == [cells[0].cell_id] * 2 + [cells[1].cell_id] * 2
 
 
