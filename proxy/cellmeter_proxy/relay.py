@@ -41,6 +41,8 @@ from cellmeter_proxy.splice import add_include_usage
 from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
+# Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
+_ROWS_S: Final = 15.0
 _MAX_RETRIES_DIGITS: Final = 9
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
@@ -95,14 +97,19 @@ class Relay:
         self._sender = Sender(session, config.upstream.url, config.limits)
         self._metrics = metrics
         self._complained = False
-        self.open_calls = 0
-        """Calls that are being relayed now."""
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are being relayed now."""
+        return len(self._tasks)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Relay one request; the aiohttp handler of every path."""
         started_at = now_us()
         upload = Upload()
-        self.open_calls += 1
+        task = _this_task()
+        self._tasks.add(task)
         try:
             await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
@@ -112,7 +119,19 @@ class Relay:
             admission = self._admit(request)
             return await self._serve(self._begin(request, upload, admission, started_at), admission, upload)
         finally:
-            self.open_calls -= 1
+            self._tasks.discard(task)
+
+    async def stop(self) -> None:
+        """Cancel the calls that are still under way; when this returns, their rows say so.
+
+        For after aiohttp's own cleanup, which cancels those whose clients are there without waiting for them, and
+        forgets those whose clients have gone.
+        """
+        for task in self._tasks:
+            if not task.cancelling():
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_ROWS_S)
 
     def _admit(self, request: web.Request) -> Admission | Refusal:
         return admit(
@@ -292,3 +311,10 @@ class Relay:
             call = await exchange.opened()
             row = replace(call, state="interrupted", outcome="interrupted", error="the proxy was stopped")
             await self._commit(exchange, row, None)
+
+
+def _this_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call is relayed in a task of the event loop")
+    return task

@@ -140,6 +140,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             max_field_size=_HEADER_LIMIT,
         )
         await runner.setup()
+        stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
         yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls)

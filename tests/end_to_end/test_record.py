@@ -157,9 +157,14 @@ async def test_the_openai_client_and_the_reference_agent_need_no_telling(
 async def test_a_command_that_is_killed_passes_its_signal_on_and_its_calls_are_audited(
     tmp_path: Path, provider: ScriptedProvider
 ) -> None:
-    code, _, err = await run(["--upstream", provider.url, "sh", "-c", f"{CURL}; kill -9 $$"], tmp_path)
+    (tmp_path / "prices.toml").write_text("[[price]]\ninput = 1000\noutput = 0\n")
+    arguments = ["--upstream", provider.url, "--prices", "prices.toml", "sh", "-c", f"{CURL}; kill -9 $$"]
+    code, _, err = await run(arguments, tmp_path)
     assert code == 137
     assert "1 call" in err
+    (call,) = calls(tmp_path)
+    assert call.prompt_tokens is not None
+    assert call.cost == pytest.approx(call.prompt_tokens / 1000)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -101,7 +101,7 @@ def test_loopback_never_goes_through_a_proxy_of_the_network(given: dict[str, str
         ({"HTTP_PROXY": "http://proxy:3128"}, "https://api.openai.com/v1", None),
         ({"HTTP_PROXY": "http://proxy:3128"}, "http://127.0.0.1:8000/v1", None),
         ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": ".openai.com"}, "https://api.openai.com/v1", None),
-        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "notopenai.com"}, "https://openai.com", "http://proxy:3128"),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "openai.com"}, "https://notopenai.com", "http://proxy:3128"),
         ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "*"}, "https://api.openai.com/v1", None),
         ({"HTTPS_PROXY": "socks5://proxy:1080"}, "https://api.openai.com/v1", None),
     ],

@@ -323,6 +323,40 @@ async def test_stopping_the_proxy_marks_what_is_in_flight(recorder: Recorder, lo
     assert states(log_path) == [("interrupted", "interrupted")]
 
 
+async def test_stopping_the_proxy_marks_a_call_whose_row_still_waits_for_the_disk(
+    recorder: Recorder, log_path: Path
+) -> None:
+    async with LiteralProvider([json_answer(ANSWER)]) as provider:
+        async with recorder(provider, shutdown_s=0.1) as proxy:
+            other = sqlite3.connect(log_path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            client = await LiteralClient.connect(proxy.url)
+            await client.post(PATH, BODY, KEY)
+            while not provider.received:
+                await asyncio.sleep(0.01)
+            asyncio.get_running_loop().call_later(0.5, other.close)
+        rest, _ = await client.rest()
+        assert ANSWER not in rest
+    assert states(log_path) == [("interrupted", "interrupted")]
+
+
+@pytest.mark.parametrize(("rest", "outcome"), [(True, "client_gone"), (False, "interrupted")])
+async def test_stopping_the_proxy_waits_within_bounds_for_what_is_read_on_for_a_client_that_has_gone(
+    recorder: Recorder, log_path: Path, rest: bool, outcome: str
+) -> None:
+    gone, never = asyncio.Event(), asyncio.Event()
+    filler: list[Step] = [chunk(TOKEN)] * 50
+    tail: list[Step] = [chunk(STOP), chunk(USAGE), chunk(DONE), LAST_CHUNK] if rest else [never.wait]
+    script: list[Step] = [EVENT_STREAM, chunk(TOKEN), gone.wait, *filler, *tail]
+    async with LiteralProvider(script) as provider, recorder(provider, shutdown_s=0.3) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, STREAM_BODY, KEY)
+        await client.until(TOKEN)
+        client.abort()
+        asyncio.get_running_loop().call_later(0.1, gone.set)
+    assert states(log_path) == [("closed" if rest else "interrupted", outcome)]
+
+
 async def test_what_cannot_be_recorded_is_not_served(recorder: Recorder, log_path: Path, tmp_path: Path) -> None:
     async with LiteralProvider([json_answer(ANSWER)], [json_answer(ANSWER)]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
@@ -461,3 +495,17 @@ async def test_calls_at_once_on_one_proxy_all_get_their_own_rows(recorder: Recor
     rows = calls(log_path)
     assert sorted(row.seq or 0 for row in rows) == list(range(1, count + 1))
     assert {(row.session, row.outcome) for row in rows} == {("crowd", "ok")}
+
+
+async def test_stopping_the_proxy_marks_a_call_whose_client_has_gone(recorder: Recorder, log_path: Path) -> None:
+    never = asyncio.Event()
+    async with LiteralProvider([EVENT_STREAM, chunk(TOKEN), never.wait]) as provider:
+        async with recorder(provider, shutdown_s=0.1) as proxy:
+            client = await LiteralClient.connect(proxy.url)
+            await client.post(PATH, STREAM_BODY, KEY)
+            await client.until(TOKEN)
+            client.abort()
+            await asyncio.sleep(0.05)
+            assert proxy.open_calls() == 1
+        assert states(log_path) == [("interrupted", "interrupted")]
+        assert proxy.open_calls() == 0

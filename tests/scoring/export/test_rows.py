@@ -23,7 +23,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
             make_cell(),
             make_call("a", 1, seq=1, cost=0.25),
             make_failed_call("b", 3, 429, seq=2, error='limit, "slow" down\nplease'),
-            make_call("c", 5, seq=1, session="other", cell_id=None, cell_attempt=None, request_model=None),
+            make_call("c", 5, seq=1, session="other", cell_id=None, cell_attempt=None, request_model=None, cost=None),
             make_attempt("b", 1, 3, 429, retry_after_ms=1000.0),
             make_attempt("b", 2, 4, 429),
         )
@@ -46,7 +46,7 @@ def test_csv_has_one_row_of_names_and_one_per_call(log: Log) -> None:
     assert [(row["call_id"], row["attempts"], row["cost"]) for row in rows] == [
         ("a", "0", "0.25"),
         ("b", "2", ""),
-        ("c", "0", ""),
+        ("c", "0", "0.01"),
     ]
     assert rows[1]["error"] == 'limit, "slow" down\nplease'
 

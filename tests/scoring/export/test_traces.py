@@ -49,7 +49,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
             ),
             make_call(
                 "a", 1, seq=1, upstream="https://api.openai.com/v1", stream=True, timeline_blob=timeline.digest,
-                cache_read_tokens=10, response_id="r1", client_session="ses_1",
+                cache_read_tokens=10, response_id="r1", client_session="ses_1", cost=None,
             ),
             make_failed_call("b", 3, 429, seq=2, error=f"slow down {SECRET}", upstream="http://127.0.0.1:8000"),
             make_call("c", 5, seq=1, session="other", cell_id=None, cell_attempt=None, request_model=None),
@@ -127,7 +127,8 @@ def test_a_call_has_the_names_of_the_conventions(log: Log) -> None:
     }
     assert found["cellmeter.request_hash"] == "c1:sha256:a"
     assert found["cellmeter.usage_source"] == "provider"
-    assert "cellmeter.cost" not in found
+    assert found["cellmeter.cost"] == 0.01
+    assert "cellmeter.cost" not in values(spans(log)["b"])
 
 
 def test_a_failed_call_says_why_and_how_often_it_was_tried(log: Log) -> None:
