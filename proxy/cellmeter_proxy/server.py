@@ -28,6 +28,7 @@ from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
 # Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
@@ -131,7 +132,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
             make_app(relay, writer, metrics),
-            access_log=None,
+            access_log=_http_logger(),
+            access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
             auto_decompress=False,
             shutdown_timeout=config.shutdown_s,

@@ -23,7 +23,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
             make_cell(),
             make_call("a", 1, seq=1, cost=0.25),
             make_failed_call("b", 3, 429, seq=2, error='limit, "slow" down\nplease'),
-            make_call("c", 5, seq=1, session="other", cell_id=None, cell_attempt=None, request_model=None, cost=None),
+            make_call("c", 5, seq=1, session="other", cell_id=None, cell_attempt=None, request_model=None),
             make_attempt("b", 1, 3, 429, retry_after_ms=1000.0),
             make_attempt("b", 2, 4, 429),
         )

@@ -49,7 +49,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
             ),
             make_call(
                 "a", 1, seq=1, upstream="https://api.openai.com/v1", stream=True, timeline_blob=timeline.digest,
-                cache_read_tokens=10, response_id="r1", client_session="ses_1", cost=None,
+                cache_read_tokens=10, response_id="r1", client_session="ses_1",
             ),
             make_failed_call("b", 3, 429, seq=2, error=f"slow down {SECRET}", upstream="http://127.0.0.1:8000"),
             make_call("c", 5, seq=1, session="other", cell_id=None, cell_attempt=None, request_model=None),
