@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from cellmeter_proxy.record import Cell, FailureClass
 
 _ENOUGH: Final = 3
+_HOPELESS: Final = frozenset({"incompatible", "no_model_call"})
 
 
 class Pair(NamedTuple):
@@ -41,13 +42,9 @@ class Streaks:
 
 def _kind(cell: Cell) -> FailureClass | None:
     """The class of a failure that a repeat cannot change, else None."""
-    match cell.failure_class:
-        case "incompatible" | "no_model_call" as kind:
-            return kind
-        case "agent_error" if not cell.evidence:
-            # A verdict on an agent that had made calls names the last of them.
-            return "agent_error"
-        case "harness_error" if any(phase.name == "prepare" and phase.error for phase in cell.phases):
-            return "harness_error"
-        case _:
-            return None
+    # A verdict on an agent that had made calls names the last of them.
+    at_start = cell.failure_class == "agent_error" and not cell.evidence
+    unprepared = any(phase.name == "prepare" and phase.error for phase in cell.phases)
+    if cell.failure_class in _HOPELESS or at_start or (cell.failure_class == "harness_error" and unprepared):
+        return cell.failure_class
+    return None
