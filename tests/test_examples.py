@@ -1,4 +1,7 @@
-"""Every example is executed, as its first lines say."""
+"""Every example is executed, as its first lines say.
+
+``aider.toml`` needs the real aider: it is only read here, and run by ``tests/live/test_aider.py``.
+"""
 
 import asyncio
 import shutil

@@ -71,9 +71,11 @@ class _Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     description: str
     kind: Literal["command", "null", "oracle"]
     image: str | None = None
+    """The container image that the agent runs in; read by nothing as long as there is no container sandbox."""
     command: list[str] = []
     version_command: list[str] = []
     dialect: Dialect = "chat.completions"
+    """What the agent speaks, for a reader of the manifest: the recorder sees for itself what each call speaks."""
     home: Literal["private", "workspace"] = "private"
     git: Literal["none", "marker", "repository"] = "none"
     state_files: list[str] = []

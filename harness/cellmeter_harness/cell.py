@@ -23,7 +23,6 @@ from cellmeter_harness.phases import (
     collect,
     grade,
     prepare,
-    redacted,
     run,
 )
 from cellmeter_harness.recorder import Recorder, attempts_of, calls_of
@@ -139,7 +138,7 @@ def _new_row(plan: CellPlan, attempt: int, bench: Bench) -> Cell:
 
 async def _finalize(state: CellState, running: Cell, phases: list[Phase], classify: Classify | None) -> Cell:
     """Clean up, keep what there is, and complete the row. Without a ``classify`` the cell was cancelled."""
-    ended_at = next((phase.ended_at for phase in phases if phase.name == "run"), now_us())
+    ended_at = _end_of_the_run(state, phases)
     await _timed("finalize", _clean_up(state), phases)
     artifacts = await _store_artifacts(state)
     execution = state.execution
@@ -159,6 +158,13 @@ async def _finalize(state: CellState, running: Cell, phases: list[Phase], classi
     return cell
 
 
+def _end_of_the_run(state: CellState, phases: Sequence[Phase]) -> int:
+    """When the agent ended or its time was up; the grace that it was given after that is not its time."""
+    if state.execution is not None and state.execution.ended_at is not None:
+        return state.execution.ended_at
+    return next((phase.ended_at for phase in phases if phase.name == "run"), now_us())
+
+
 async def _clean_up(state: CellState) -> None:
     with state.trace.span("cleanup", f"cleanup:{state.plan.agent.name}"):
         if state.scratch is not None:
@@ -167,6 +173,7 @@ async def _clean_up(state: CellState) -> None:
 
 async def _store_artifacts(state: CellState) -> list[Artifact]:
     """Keep outputs and the patch in the log. The cell's own key is no part of them."""
+    redactor = state.redactor()
     contents: dict[str, bytes | None] = {
         "stdout": state.execution.stdout.content() if state.execution else None,
         "stderr": state.execution.stderr.content() if state.execution else None,
@@ -177,7 +184,7 @@ async def _store_artifacts(state: CellState) -> list[Artifact]:
     artifacts = []
     for name, content in contents.items():
         if content is not None:
-            clean = content.replace(state.key.encode(), b"cm-REDACTED") if state.key else content
+            clean, _ = redactor.bytes(content)
             row = {"cell_id": state.plan.cell_id, "cell_attempt": state.attempt, "name": name, "size": len(clean)}
             artifacts.append(msgspec.convert(row | {"blob": await state.recorder.store(clean)}, Artifact))
     return artifacts
@@ -186,10 +193,11 @@ async def _store_artifacts(state: CellState) -> list[Artifact]:
 def _redacted_grade(state: CellState) -> Grade | None:
     if state.grade is None:
         return None
+    redactor = state.redactor()
     return msgspec.structs.replace(
         state.grade,
-        stdout_tail=redacted(state.grade.stdout_tail, state.key),
-        stderr_tail=redacted(state.grade.stderr_tail, state.key),
+        stdout_tail=redactor.text(state.grade.stdout_tail)[0],
+        stderr_tail=redactor.text(state.grade.stderr_tail)[0],
     )
 
 

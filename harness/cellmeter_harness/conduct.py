@@ -14,15 +14,19 @@ from typing import NamedTuple
 import msgspec
 
 from cellmeter_harness.events import Event, SweepFinished
-from cellmeter_harness.recorder import ProxyRecorder, admitted_calls_of
+from cellmeter_harness.lock import sweep_lock
+from cellmeter_harness.paths import remove_dead_scratch, scratch_prefix
+from cellmeter_harness.plan import outlook
+from cellmeter_harness.recorder import ProxyRecorder, admitted_calls_of, cells_of
 from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox import choose
 from cellmeter_harness.scripts import ScriptedTask, provider_scripts
-from cellmeter_harness.sweep import SweepSpec
+from cellmeter_harness.sweep import SweepSpec, plan_cells
 from cellmeter_harness.task import Task
+from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_proxy.budget import is_metered
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability
+from cellmeter_proxy.log import Durability, Log
 from cellmeter_proxy.scripted import ScriptedProvider
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_scoring import INFRASTRUCTURE, classify
@@ -42,7 +46,9 @@ async def conduct(
     """Run what is left of a sweep.
 
     Raises:
-        CellmeterError: the provider's key is not set, or anything that ``run_sweep`` or ``serve`` raise it for.
+        CellmeterError: the provider's key is not set though it will be needed, or anything that ``run_sweep`` or
+            ``serve`` raise it for.
+
 
     """
     async with AsyncExitStack() as stack:
@@ -56,12 +62,14 @@ async def conduct_with(
     """Run what is left of a sweep with a provider of the caller's, whatever the sweep itself says of one.
 
     Raises:
-        CellmeterError: anything that ``run_sweep`` or ``serve`` raise it for.
+        CellmeterError: the sweep is being run already, or anything that ``run_sweep`` or ``serve`` raise it for.
 
     """
     sandbox = choose(spec.isolation)
     async with AsyncExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="cellmeter-"))
+        stack.enter_context(sweep_lock(spec.log, spec.name))
+        await in_thread(remove_dead_scratch)
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix=scratch_prefix(os.getpid())))
         config = ProxyConfig(
             upstream=provider.url,
             upstream_key=provider.key,
@@ -112,9 +120,18 @@ async def _provider(spec: SweepSpec, stack: AsyncExitStack) -> Provider:
     if variable is None:
         return Provider(spec.upstream.url, None)
     key_value = os.environ.get(variable)
-    if not key_value:
+    if not key_value and not _is_finished(spec):
         raise CellmeterError(
             f"the variable {variable}, which is to hold the provider's key, is not set",
             hint=f"export {variable}=… before the run",
         )
-    return Provider(spec.upstream.url, key_value)
+    return Provider(spec.upstream.url, key_value or None)
+
+
+def _is_finished(spec: SweepSpec) -> bool:
+    """Whether the log holds every cell of the sweep, so that no call will be made."""
+    if not spec.log.exists():
+        return False
+    with Log.read(spec.log) as log:
+        rows = cells_of(spec.name)(log)
+    return not outlook(plan_cells(spec), rows, spec.retry.infrastructure, INFRASTRUCTURE).pending

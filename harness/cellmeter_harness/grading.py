@@ -1,4 +1,7 @@
-"""Grading: the pristine tests put back over a copy of a workspace, and the grader run on it without a network."""
+"""Grading: the pristine tests put back over a copy of a workspace, and the grader run on it.
+
+It is given no way to the proxy, and in a sandbox that cuts the network off, no network.
+"""
 
 import asyncio
 import os

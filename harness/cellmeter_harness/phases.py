@@ -4,6 +4,7 @@ Invariants: the agent's workspace is read only when no process of the agent is a
 of it, in a room that the agent never saw, with the pristine tests put back.
 """
 
+import errno
 import os
 import subprocess
 from collections.abc import Mapping
@@ -21,13 +22,18 @@ from cellmeter_harness.trace import OpenSpan, Trace
 from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_harness.workspace import Snapshot, copy_tree, differences, open_up, overlay, snapshot
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.record import Grade, Reported, Workspace
+from cellmeter_proxy.record import UNCOLLECTABLE, Grade, Reported, Workspace
+from cellmeter_proxy.redact import Redactor
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PLUGIN_STACK: Final[list[str]] = []
 BEHAVIOR_MODE: Final = "factory"
+_OF_THE_MACHINE: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+"""What keeps a workspace from being read or copied and is not its own doing."""
 _GIT_IDENTITY: Final = "[user]\n\tname = agent\n\temail = agent@localhost\n"
 _GIT_DATE: Final = "2026-01-01T00:00:00Z"
 
@@ -51,6 +57,10 @@ class CellState:
         self.reported: Reported | None = None
         self.grading: Execution | None = None
         self.grade: Grade | None = None
+
+    def redactor(self) -> Redactor:
+        """Masks the cell's own key, however it is written."""
+        return Redactor([self.key] if self.key else [])
 
 
 async def prepare(state: CellState) -> None:
@@ -91,18 +101,28 @@ async def run(state: CellState) -> None:
 
 
 async def collect(state: CellState) -> None:
-    """Read what the agent left behind, and copy it for grading."""
+    """Read what the agent left behind, and copy it for grading.
+
+    Raises:
+        CellmeterError: the workspace is such that it cannot be read; its sentence starts with ``UNCOLLECTABLE``.
+
+    """
     scratch, before, workdir = _present(state.scratch), _present(state.before), state.plan.task.workdir
-    await in_thread(open_up, scratch.workspace)
-    after = await in_thread(snapshot, scratch.workspace)
-    state.workspace = differences(before, after)
     state.reported = _reported(state)
-    state.patch = await in_thread(make_patch, workdir, before, scratch.workspace, after)
-    await in_thread(copy_tree, scratch.workspace, scratch.graded_workspace)
+    try:
+        await in_thread(open_up, scratch.workspace)
+        after = await in_thread(snapshot, scratch.workspace)
+        state.workspace = differences(before, after)
+        state.patch = await in_thread(make_patch, workdir, before, scratch.workspace, after)
+        await in_thread(copy_tree, scratch.workspace, scratch.graded_workspace)
+    except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
+        raise CellmeterError(f"{UNCOLLECTABLE}: {error.strerror or error}") from error
 
 
 async def grade(state: CellState) -> None:
-    """Put the pristine tests back and run the grader, in a fresh room without a network."""
+    """Put the pristine tests back and run the grader, in a fresh room; without a network, where the sandbox can."""
     task, scratch = state.plan.task, _present(state.scratch)
     with state.trace.span("grade", f"grade:{task.id}", {"timeout_s": task.grader.timeout_s}) as span:
         state.grading = await grader(task, state.sandbox, scratch)
@@ -118,11 +138,6 @@ def _reported(state: CellState) -> Reported | None:
         return None
     output = execution.stdout if totals.stream == "stdout" else execution.stderr
     return None if output.dropped and totals.combine == "sum" else totals.read(output.text())
-
-
-def redacted(text: str, key: str | None) -> str:
-    """The text without the cell's own key."""
-    return text.replace(key, "cm-REDACTED") if key else text
 
 
 async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
@@ -142,13 +157,18 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
             programs=[*programs.values(), *required_programs(plan.task).values()],
         )
         execution = state.execution = state.sandbox.execute(room, command, gate)
-        attrs = {"image": None, "program": Path(argv[0]).name, "argv": [redacted(word, key) for word in argv[1:]]}
+        attrs = {
+            "image": None,
+            "program": Path(argv[0]).name,
+            "argv": [state.redactor().text(word)[0] for word in argv[1:]],
+        }
         with state.trace.span(
             "container", f"{agent.name}:launch", attrs | {"timeout_s": plan.timeout_s}, adapter
         ) as span:
             try:
                 await within_guard(execution, plan.timeout_s, "the agent")
             finally:
+                span.duration_ms = execution.duration_ms
                 duration_s = execution.duration_ms / 1000 if execution.duration_ms is not None else None
                 span.attrs |= {
                     "exit_code": execution.exit_code,

@@ -60,6 +60,13 @@ def outlook(plans: Sequence[CellPlan], rows: Sequence[Cell], bound: int, infrast
     return found
 
 
+def once_more(found: Outlook, plans: Sequence[CellPlan], bound: int) -> Outlook:
+    """The same cells where those that are out of attempts get one more each, after all others."""
+    planned = {plan.cell_id: plan for plan in plans}
+    further = [Pending(plan=planned[row.cell_id], attempt=row.attempt + 1, failures=bound) for row in found.exhausted]
+    return Outlook(pending=[*found.pending, *further], done=found.done, exhausted=[])
+
+
 def is_failure(row: Cell, infrastructure: Collection[str]) -> bool:
     """Whether an attempt was completed and failed for the infrastructure's reasons."""
     return row.ended_at is not None and row.failure_class in infrastructure and row.failure_class != "cancelled"

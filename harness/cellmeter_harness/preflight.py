@@ -1,6 +1,7 @@
 """What can be found out before the first cell is run, so that no cell fails for it: programs and versions."""
 
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,12 @@ async def check_programs(agents: Iterable[Agent], tasks: Iterable[Task], sandbox
     """
     for task in tasks:
         required_programs(task)
+    agents = list(agents)
+    for agent in agents:
+        if agent.git == "repository" and shutil.which("git") is None:
+            raise CellmeterError(
+                f"the agent {agent.name} is given a repository, which needs git; it is not on PATH", hint="install git"
+            )
     programs = {agent.name: (agent, resolve_programs(agent)) for agent in agents}
     return {
         name: await _version(agent, found, sandbox)

@@ -16,8 +16,17 @@ import msgspec
 
 from cellmeter_harness.cell import Bench, Classify, run_cell
 from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
-from cellmeter_harness.lock import sweep_lock
-from cellmeter_harness.plan import Outlook, Pending, abandoned, again, is_failure, merged, outlook, refuse_mixture
+from cellmeter_harness.plan import (
+    Outlook,
+    Pending,
+    abandoned,
+    again,
+    is_failure,
+    merged,
+    once_more,
+    outlook,
+    refuse_mixture,
+)
 from cellmeter_harness.preflight import check_programs
 from cellmeter_harness.recorder import Recorder, cells_of, sweep_of
 from cellmeter_harness.sandbox import Sandbox
@@ -46,7 +55,7 @@ async def run_sweep(
     judge: Judge,
     on_event: Callable[[Event], None] = _silent,
 ) -> SweepFinished:
-    """Run what is left of a sweep.
+    """Run what is left of a sweep. The caller holds its lock (``lock.sweep_lock``).
 
     Args:
         spec: the sweep.
@@ -56,15 +65,14 @@ async def run_sweep(
         on_event: told of progress, in the order in which things happen.
 
     Raises:
-        CellmeterError: a program is missing, the sweep is being run already, its cells would be mixed with ones that
+        CellmeterError: a program is missing, its cells would be mixed with ones that
             were run under other conditions, or the log cannot be written.
         asyncio.CancelledError: the caller was cancelled; the cells in flight have been recorded as cancelled.
 
     """
-    with sweep_lock(spec.log, spec.name):
-        versions = await check_programs(spec.agents, spec.tasks, sandbox)
-        bench = Bench(sandbox=sandbox, recorder=recorder, classify=judge.classify, versions=versions)
-        return await _Run(spec, bench, judge, on_event).to_its_end()
+    versions = await check_programs(spec.agents, spec.tasks, sandbox)
+    bench = Bench(sandbox=sandbox, recorder=recorder, classify=judge.classify, versions=versions)
+    return await _Run(spec, bench, judge, on_event).to_its_end()
 
 
 class _Run:
@@ -105,6 +113,8 @@ class _Run:
             await recorder.replace(cell)
         plans, rows = plan_cells(spec), await recorder.read(cells_of(spec.name))
         todo = outlook(plans, rows, spec.retry.infrastructure, self._judge.infrastructure)
+        if spec.retry_failed:
+            todo = once_more(todo, plans, spec.retry.infrastructure)
         earlier = await recorder.read(sweep_of(spec.name))
         before, now = read_document(earlier.spec) if earlier else None, describe(spec)
         versions = dict(self._bench.versions)

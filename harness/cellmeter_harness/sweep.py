@@ -120,6 +120,8 @@ class SweepSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     grants: Grants = Grants()
     retry: Retry = Retry()
+    retry_failed: bool = False
+    """Whether cells that are out of attempts get one more in this run: the caller's word, never the file's."""
 
 
 class CellPlan(msgspec.Struct, frozen=True, kw_only=True):

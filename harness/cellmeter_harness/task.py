@@ -35,6 +35,7 @@ class Grader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     require_stdout: list[str] = []
     """Each of these must be on the grader's stdout: an exit code alone does not show that tests ran."""
     image: str | None = None
+    """The container image that it runs in; read by nothing as long as there is no container sandbox."""
 
 
 class _ConstraintTable(Constraint, frozen=True, kw_only=True, forbid_unknown_fields=True):

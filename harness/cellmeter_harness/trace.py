@@ -7,10 +7,13 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Span, SpanKind, new_id, now_us
+
+MAX_SENTENCE: Final = 300
+"""Characters: a path that an agent made may have thousands."""
 
 
 class OpenSpan:
@@ -19,6 +22,8 @@ class OpenSpan:
     def __init__(self, attrs: dict[str, Any]) -> None:
         self.span_id = new_id()
         self.attrs = attrs
+        self.duration_ms: float | None = None
+        """Given where the step is known to have been shorter than the time spent in it."""
 
 
 class Trace:
@@ -51,7 +56,7 @@ class Trace:
                     kind=kind,
                     name=name,
                     started_at=started_at,
-                    duration_ms=(time.perf_counter() - clock) * 1000,
+                    duration_ms=(time.perf_counter() - clock) * 1000 if span.duration_ms is None else span.duration_ms,
                     attrs=span.attrs,
                     error=error,
                 )
@@ -59,9 +64,12 @@ class Trace:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, in the words of whoever raised it."""
+    """What went wrong, in the words of whoever raised it; what is too long to be read is cut in the middle."""
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     if isinstance(error, CellmeterError):
-        return error.message
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        said = error.message
+    else:
+        said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    half = MAX_SENTENCE // 2
+    return said if len(said) <= MAX_SENTENCE else f"{said[:half]} … {said[-half:]}"

@@ -5,6 +5,7 @@ through it; what lies in a ``.git`` is never listed, only that one is there. Eve
 the host while no process of the agent is alive, and is synchronous: the caller gives it a thread.
 """
 
+import errno
 import hashlib
 import itertools
 import os
@@ -139,7 +140,13 @@ def restore_tests(tests: Path, workdir: Path, target: Path) -> None:
 
 
 def open_up(tree: Path) -> None:
-    """Give the owner back the rights to read and change everything in a tree."""
+    """Give the owner back the rights to read and change everything in a tree.
+
+    Raises:
+        OSError: the tree is not a directory, or holds a path that is too long for this system.
+
+    """
+    _require_directory(tree)
     for path in itertools.chain([tree], _walk(tree, into_git=True)):
         mode = path.lstat().st_mode
         wanted = stat.S_IRWXU if stat.S_ISDIR(mode) else stat.S_IRUSR | stat.S_IWUSR
@@ -148,16 +155,37 @@ def open_up(tree: Path) -> None:
 
 
 def remove_tree(tree: Path) -> None:
-    """Remove a tree, whatever rights were taken away in it. One that is gone already is no error."""
-    if not tree.exists():
-        return
-    open_up(tree)
-    for path in reversed(list(_walk(tree, into_git=True))):
-        if _is_directory(path):
-            path.rmdir()
-        else:
-            path.unlink()
-    tree.rmdir()
+    """Remove a tree, whatever rights were taken away in it. One that is gone already is no error.
+
+    Every directory is moved up to the top before it is emptied, so that no path is longer than what is there
+    to be removed: how deep a tree is, and how long its names, is the agent's choice.
+    """
+    if not tree.is_symlink() and tree.is_dir():
+        numbers, waiting = itertools.count(), [tree]
+        while waiting:
+            directory = waiting.pop()
+            directory.chmod(stat.S_IRWXU)
+            for path in list(directory.iterdir()):
+                if not _is_directory(path):
+                    path.unlink()
+                    continue
+                path.chmod(stat.S_IRWXU)
+                waiting.append(path.rename(_free_name(tree, numbers)))
+            if directory != tree:
+                directory.rmdir()
+        tree.rmdir()
+    else:
+        tree.unlink(missing_ok=True)
+
+
+def _free_name(tree: Path, numbers: Iterator[int]) -> Path:
+    return next(path for path in (tree / f".removed-{number}" for number in numbers) if not os.path.lexists(path))
+
+
+def _require_directory(tree: Path) -> None:
+    """An agent may have put a link in the place of its workspace; it is not followed."""
+    if not _is_directory(tree):
+        raise NotADirectoryError(errno.ENOTDIR, "no directory is there any more", str(tree))
 
 
 def _walk(tree: Path, *, into_git: bool = False) -> Iterator[Path]:
@@ -165,6 +193,7 @@ def _walk(tree: Path, *, into_git: bool = False) -> Iterator[Path]:
 
     Without recursion: how deep a tree is, is the agent's choice.
     """
+    _require_directory(tree)
     waiting = sorted(tree.iterdir(), reverse=True)
     while waiting:
         path = waiting.pop()

@@ -129,7 +129,7 @@ class Ledger:
         for account in entry.accounts:
             account.tokens += (call.prompt_tokens or 0) + (call.completion_tokens or 0)
         numbers_follow = call.usage_source == "provider" or is_unmetered(call)
-        if numbers_follow and any(account.needs_numbers for account in entry.accounts):
+        if numbers_follow and call.attached_to is None and any(account.needs_numbers for account in entry.accounts):
             self._uncounted[call.call_id] = entry
         else:
             entry.counted.set()
@@ -160,6 +160,10 @@ class Ledger:
         """The settled calls of these accounts whose tokens or cost are still being worked out."""
         charged = {id(account) for account in accounts if account.needs_numbers}
         return [entry for entry in self._uncounted.values() if charged & {id(account) for account in entry.accounts}]
+
+    def give_up(self, entries: Sequence[Entry]) -> None:
+        """Wait no longer for what these calls cost."""
+        self._uncounted = {call_id: entry for call_id, entry in self._uncounted.items() if entry not in entries}
 
     def carry(self, *, calls: int, tokens: int, cost_usd: float) -> None:
         """Charge the sweep with what its earlier runs spent."""

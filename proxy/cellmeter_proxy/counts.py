@@ -28,4 +28,4 @@ def can_be_counted(call: Call) -> bool:
 
 def is_unmetered(call: Call) -> bool:
     """Whether a model answered and the provider did not tell all the tokens."""
-    return can_be_counted(call) and call.usage_source != "provider"
+    return can_be_counted(call) and call.attached_to is None and call.usage_source != "provider"

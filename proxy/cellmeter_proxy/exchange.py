@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -28,8 +29,23 @@ class Exchange:
     client_gone_at: int | None = None
     response: web.StreamResponse | None = None
     """The answer to the client, once its head has been released."""
+    early: web.StreamResponse | None = None
+    """The answer to the client, where its head was released before the provider had answered."""
+    queue_ms: float | None = None
+    """How long the call was held back before its first try."""
+    followers: int = 0
+    """How many clients have joined this call after its own had left."""
+    attached_to: str | None = None
+    """The call that this one has joined."""
+    ends: ExitStack = field(default_factory=ExitStack)
+    """What ends with the call."""
     closed: bool = False
     """The row is closed and committed."""
+
+    @property
+    def awaited(self) -> bool:
+        """Somebody still waits for the answer."""
+        return self.client_gone_at is None or self.followers > 0
 
     def ms(self) -> float:
         """Milliseconds since the whole request had been received."""

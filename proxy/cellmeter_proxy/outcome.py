@@ -6,7 +6,7 @@ import aiohttp
 from msgspec.structs import replace
 from yarl import URL
 
-from cellmeter_proxy.record import Call, Dialect, Outcome
+from cellmeter_proxy.record import Call, Dialect, Outcome, Usage
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import AnswerFacts
 
@@ -15,6 +15,7 @@ _JSON_DIALECTS: Final[frozenset[Dialect]] = frozenset(
 )
 _DONE_DIALECTS: Final[frozenset[Dialect]] = frozenset({"chat.completions", "completions"})
 _MAX_REASON: Final = 300
+TOLD_LATE: Final = "the client was told inside a 200, whose head had gone out to keep it waiting"
 
 
 class Limits(NamedTuple):
@@ -32,6 +33,8 @@ class Head(NamedTuple):
     content_type: str | None
     content_encoding: str | None
     request_id: str | None
+    told_late: bool = False
+    """The client has been given another head, while it waited."""
 
 
 class Broken(NamedTuple):
@@ -92,6 +95,9 @@ def closing_row(
 
     """
     facts = watcher.facts()
+    if call.attached_to is not None:
+        # The usage is that of the call which was paid for.
+        facts = replace(facts, usage=Usage(), usage_source="none", usage_json=None)
     outcome, error = judge(call, head, watcher, facts, broken=broken, client_gone=client_gone_at is not None)
     return replace(
         call,
@@ -126,13 +132,17 @@ def judge(
 ) -> tuple[Outcome, str | None]:
     """The outcome of an answered call, and the sentence that says why where it is not ``ok``."""
     if head.status >= 400:
-        return "http_error", facts.error or (broken.reason if broken else None)
+        return "http_error", _told(facts.error or (broken.reason if broken else None), head)
     if client_gone:
         return "client_gone", broken.reason if broken else "the client went away before the end of the answer"
     if broken is not None:
         return broken.outcome, broken.reason
     flaw = facts.error or _flaw(call, watcher, facts)
     return ("ok", None) if flaw is None else ("stream_error", flaw)
+
+
+def _told(reason: str | None, head: Head) -> str | None:
+    return f"{reason or head.status}; {TOLD_LATE}" if head.told_late else reason
 
 
 def _flaw(call: Call, watcher: Watcher, facts: AnswerFacts) -> str | None:

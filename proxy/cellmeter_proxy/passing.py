@@ -17,6 +17,7 @@ from aiohttp import HttpVersion11, web
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
+from cellmeter_proxy.late import Envelope
 from cellmeter_proxy.outcome import Broken, Head, Limits, broke_off
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.recording import Answer
@@ -45,14 +46,19 @@ class Passage:
             upstream.headers.get("Content-Type"),
             upstream.headers.get("Content-Encoding"),
             request_id(upstream.headers),
+            told_late=exchange.early is not None,
         )
         self._watcher = watch(exchange.call.dialect, upstream.headers, strip_usage=incoming.asked)
         self._answer = Answer(head, self._watcher)
-        self._response = web.StreamResponse(
+        self._response = exchange.early or web.StreamResponse(
             status=upstream.status,
             reason=None if upstream.reason is None else printable(upstream.reason),
             headers=answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
         )
+        self._envelope: Envelope | None = None
+        if exchange.early is not None:
+            streamed = self._watcher.frames is not None
+            self._envelope = Envelope(exchange.early, streamed=streamed, encoding=head.content_encoding)
         self._exchange = exchange
         self._incoming = incoming
         self._limits = limits
@@ -66,6 +72,8 @@ class Passage:
         held = self._watcher.finish()
         if broken is None:
             await self._complete(held)
+            if self._envelope is not None:
+                await self._write(self._envelope.end())
             return self._response
         if not self._exchange.closed:
             await self._close(self._exchange, dataclasses.replace(self._answer, broken=broken))
@@ -82,7 +90,8 @@ class Passage:
                     await self._release(watcher.feed(chunk, exchange.ms()))
                     if watcher.terminal and not exchange.closed:
                         await self._complete(watcher.take_held())
-                    if exchange.client_gone_at is None and not exchange.closed:
+                    if exchange.awaited and not exchange.closed:
+                        patience.reschedule(None)
                         continue
                     if patience.when() is None:
                         patience.reschedule(asyncio.get_running_loop().time() + self._drain.seconds)
@@ -103,6 +112,8 @@ class Passage:
             await self._close(self._exchange, self._answer)
 
     async def _release_head(self) -> None:
+        if self._exchange.early is not None:
+            return
         try:
             await self._response.prepare(self._exchange.request)
             self._exchange.response = self._response
@@ -111,6 +122,9 @@ class Passage:
 
     async def _release(self, data: bytes) -> bool:
         """Let bytes go to the client; False where it has just been found gone."""
+        return await self._write(data if self._envelope is None else self._envelope.put(data))
+
+    async def _write(self, data: bytes) -> bool:
         if not data or self._exchange.client_gone_at is not None:
             return True
         try:

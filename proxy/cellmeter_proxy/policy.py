@@ -7,7 +7,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -52,10 +51,12 @@ class Policy:
 
     async def _count(self, accounts: Sequence[Account]) -> None:
         entries = self.ledger.uncounted(accounts)
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_COUNTING_S):
                 for entry in entries:
                     await entry.counted.wait()
+        except TimeoutError:
+            self.ledger.give_up(entries)
 
     def learn(self, numbers: Numbers) -> None:
         """Charge what was worked out of a call after its answer."""

@@ -10,7 +10,7 @@ library can read a log without loading the relay.
 
 import os
 import time
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -108,7 +108,7 @@ class Call(Record, frozen=True, kw_only=True):
     provider_tools: list[str] | None = None
     """What the request asks the provider to run or to fetch by itself: ``web_search``, ``mcp:URL``, ``image_url:URL``.
 
-    None where the request could not be read, or was recorded before version 3 of the log.
+    None where the request could not be read, or was recorded before version 4 of the log.
     """
     request_bytes: int | None = None
     response_bytes: int | None = None
@@ -151,6 +151,12 @@ class Call(Record, frozen=True, kw_only=True):
     max_gap_ms: float | None = None
     frames: int | None = None
     queue_ms: float | None = None
+    """How long the proxy held the call back before its first try."""
+    attached_to: str | None = None
+    """The call, made by the same session before and left by its client, whose answer this one was given.
+
+    The usage stands there; this one was never sent, and has no attempts.
+    """
     retry_number: int | None = None
     """The agent's own count of retries, where its SDK sends one."""
     request_id: str | None = None
@@ -188,6 +194,10 @@ class Attempt(Record, frozen=True, kw_only=True):
     latency_ms: float | None = None
     request_id: str | None = None
     error: str | None = None
+
+
+UNCOLLECTABLE: Final = "the workspace cannot be collected"
+"""How the ``collect`` phase's error starts where the agent left a workspace that cannot be read."""
 
 
 class Phase(Record, frozen=True, kw_only=True):

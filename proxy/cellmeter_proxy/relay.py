@@ -16,21 +16,24 @@ import asyncio
 import logging
 import time
 import traceback
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import aiohttp
 from aiohttp import web
 from msgspec.structs import replace
 
+from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
+from cellmeter_proxy.late import answer_late
 from cellmeter_proxy.metrics import Metrics
-from cellmeter_proxy.outcome import Limits
+from cellmeter_proxy.outcome import TOLD_LATE, Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
+from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
@@ -38,6 +41,7 @@ from cellmeter_proxy.redact import Redactor, credentials
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
+from cellmeter_proxy.waiting import ClientGoneError
 from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
@@ -56,7 +60,8 @@ class RelayConfig:
     (agents wait for many minutes, so it is long), ``drain_s`` and ``drain_bytes`` how much of an answer
     is still read for the record when the client has gone. ``ask_usage``: streams of chat completions
     that do not ask for usage are made to, and the chunk that this brings is taken out again. ``upload_s``
-    bounds the time without a byte of a request whose head has come.
+    bounds the time without a byte of a request whose head has come. ``on_429`` is what becomes of a provider's
+    refusals, and ``patience`` how long they are waited out.
     """
 
     upstream: Upstream
@@ -69,6 +74,8 @@ class RelayConfig:
     upload_s: float = 120.0
     drain_s: float = 120.0
     drain_bytes: int = 64 * 1024 * 1024
+    on_429: On429 = "observe"
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def limits(self) -> Limits:
@@ -95,6 +102,7 @@ class Relay:
         self._writer = writer
         self._keys = keys
         self._sender = Sender(session, config.upstream.url, config.limits)
+        self._persistence = Persistence(self._sender, config.on_429, config.patience)
         self._metrics = metrics
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
@@ -191,7 +199,8 @@ class Relay:
             objection = await self._policy.objection(exchange, admission.cell.budget if admission.cell else None)
             if objection is not None:
                 return await self._object(exchange, objection)
-            return await self._relay(exchange, admission)
+            with exchange.ends:
+                return await self._relay(exchange, admission)
         except LogUnwritableError as error:
             return self._unrecordable(exchange, error)
         except asyncio.CancelledError:
@@ -213,12 +222,15 @@ class Relay:
             exchange.asking,
         )
         try:
-            incoming = await self._sender.send(outgoing, exchange.call.call_id, exchange.attempts)
+            incoming = await self._persistence.send(exchange, outgoing)
+        except ClientGoneError:
+            return await self._let_go(exchange)
         except NoAnswerError as error:
             await exchange.opened()
             broken = error.broken
             return await self._reply(exchange, broken.status, broken.outcome, broken.reason, broken.outcome)
-        async with incoming.response:
+        # An answer that was joined is read, and its connection closed, by the call that it belongs to.
+        async with incoming.response if exchange.attached_to is None else nullcontext():
             call = await exchange.opened()
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
@@ -226,18 +238,25 @@ class Relay:
             drain = Drain(self._config.drain_s, self._config.drain_bytes)
             return await Passage(exchange, incoming, self._config.limits, drain, self._close_answer).run()
 
+    async def _let_go(self, exchange: Exchange) -> web.StreamResponse:
+        """Nobody waits any longer for a call that was to be tried again."""
+        await exchange.opened()
+        exchange.client_gone_at = exchange.client_gone_at or now_us()
+        await self._close(exchange, None, "client_gone", "the client went away while the proxy waited to try again")
+        return exchange.response or web.Response(status=400)
+
     # The proxy's own answers
 
-    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.Response:
+    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.StreamResponse:
         await exchange.opened()
         return await self._reply(exchange, 401, "rejected", refusal.reason, "invalid_api_key")
 
-    async def _object(self, exchange: Exchange, objection: str) -> web.Response:
+    async def _object(self, exchange: Exchange, objection: str) -> web.StreamResponse:
         """The one error that all agents tried stop on at once; they come back after a 401, 402, 403 or 429."""
         exchange.call = replace(await exchange.opened(), sent_hash=None)
         return await self._reply(exchange, 400, "rejected", objection, "model_not_found")
 
-    async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.Response:
+    async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.StreamResponse:
         """The head of a request has come, and its body not whole: there is nothing to send on."""
         await exchange.opened()
         if isinstance(trouble, TimeoutError):
@@ -272,9 +291,13 @@ class Relay:
             return break_off(exchange.request, exchange.response)
         return self._error_reply(exchange, 503, f"not served, because it cannot be recorded: {error}", "log_unwritable")
 
-    async def _reply(self, exchange: Exchange, status: int, outcome: Outcome, reason: str, code: str) -> web.Response:
-        await self._close(exchange, status, outcome, reason)
-        return self._error_reply(exchange, status, reason, code)
+    async def _reply(
+        self, exchange: Exchange, status: int, outcome: Outcome, reason: str, code: str
+    ) -> web.StreamResponse:
+        early = exchange.early
+        await self._close(exchange, status, outcome, reason if early is None else f"{reason}; {TOLD_LATE}")
+        reply = self._error_reply(exchange, status, reason, code)
+        return reply if early is None else await answer_late(early, reply)
 
     def _error_reply(self, exchange: Exchange, status: int, reason: str, code: str) -> web.Response:
         return error_reply(
@@ -297,6 +320,7 @@ class Relay:
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
+        row = replace(row, queue_ms=exchange.queue_ms, attached_to=exchange.attached_to)
         asked = time.perf_counter()
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
         if not exchange.closed:

@@ -28,17 +28,21 @@ _ASKING_NAMES: Final = (b"stream_options", b"include_usage")
 _MAX_REFUSAL: Final = 64 * 1024
 _MAX_REMEMBERED: Final = 1000
 _STALE: Final = "the provider had closed the kept-alive connection before anything of the request was sent"
+_TRY_AGAIN_LATER: Final = "Temporary failure in name resolution"
+"""EAI_AGAIN of gai_strerror(3): the network is down, rather than the name wrong."""
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "x-generation-id", "apim-request-id", "cf-ray")
 
 
 class NoAnswerError(Exception):
     """The provider gave no answer at all."""
 
-    def __init__(self, broken: Broken, *, unsent: bool) -> None:
+    def __init__(self, broken: Broken, *, unsent: bool, unreached: bool = False) -> None:
         super().__init__(broken.reason)
         self.broken = broken
         self.unsent = unsent
         """Nothing of the request was written."""
+        self.unreached = unreached
+        """No connection came about, for a reason that may pass."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Outgoing:
     body: bytes
     asking: bytes | None = None
     """The body with usage asked for (``splice.add_include_usage``), or None where it goes as it is."""
+    identity: bool = False
+    """Ask for an answer without content coding."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class Sender:
         incoming = await self._try(outgoing, call_id, attempts, asking=True)
         if incoming.response.status not in _REFUSING:
             return incoming
-        read = await _peek(incoming.response)
+        read = await peek(incoming.response)
         if not _names_the_field(read, incoming.response.headers.get("Content-Encoding")):
             return Incoming(incoming.response, asked=True, read=read)
         incoming.response.close()
@@ -132,7 +138,7 @@ class Sender:
             response = await self._session.request(
                 outgoing.method,
                 outgoing.url,
-                headers=request_headers(outgoing.headers, outgoing.key, identity=asking),
+                headers=request_headers(outgoing.headers, outgoing.key, identity=asking or outgoing.identity),
                 data=body,
                 allow_redirects=False,
             )
@@ -141,7 +147,7 @@ class Sender:
             broken = no_answer(error, self._upstream, self._limits)
             reason = _STALE if unsent else broken.reason
             attempts.append(replace(attempt, latency_ms=_ms_since(began), error=reason))
-            raise NoAnswerError(broken, unsent=unsent) from error
+            raise NoAnswerError(broken, unsent=unsent, unreached=_may_connect_later(error)) from error
         attempts.append(_answered(attempt, response, _ms_since(began)))
         return Incoming(response, asked=asking)
 
@@ -168,7 +174,16 @@ def _is_of_an_open_connection(error: Exception) -> bool:
     return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, failed)
 
 
-async def _peek(response: aiohttp.ClientResponse) -> bytes:
+def _may_connect_later(error: Exception) -> bool:
+    """Whether no connection came about, and another might: a refused one, but no bad name or certificate."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return _TRY_AGAIN_LATER in str(error.os_error)
+    lasting = (aiohttp.ClientSSLError, aiohttp.ClientConnectorCertificateError)
+    failed = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+    return isinstance(error, failed) and not isinstance(error, lasting)
+
+
+async def peek(response: aiohttp.ClientResponse) -> bytes:
     """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
     read = bytearray()
     try:

@@ -7,7 +7,7 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.budget import Budget, Ledger
@@ -65,6 +66,8 @@ class ProxyConfig:
     upload_s: float = 120.0
     drain_s: float = 120.0
     shutdown_s: float = 10.0
+    on_429: On429 = "observe"
+    patience: Patience = field(default_factory=Patience)
     prices: Path | None = None
     budget: Budget | None = None
     granted_tools: frozenset[str] | None = None
@@ -121,6 +124,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
                 silence_s=config.silence_s,
                 upload_s=config.upload_s,
                 drain_s=config.drain_s,
+                on_429=config.on_429,
+                patience=config.patience,
             ),
             writer,
             keys,

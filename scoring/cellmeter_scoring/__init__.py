@@ -7,6 +7,7 @@ from cellmeter_scoring.compose import compose
 from cellmeter_scoring.evidence import CellEvidence, load_evidence
 from cellmeter_scoring.failure import INFRASTRUCTURE, Verdict, classify
 from cellmeter_scoring.finding import Finding
+from cellmeter_scoring.intervals import minimum_detectable_difference
 from cellmeter_scoring.leaderboard import Comparison, Row, compare, leaderboard
 from cellmeter_scoring.methodology import METHODOLOGIES, Methodology, find_methodology
 from cellmeter_scoring.rescore import rescore
@@ -37,6 +38,7 @@ __all__ = [
     "find_methodology",
     "leaderboard",
     "load_evidence",
+    "minimum_detectable_difference",
     "rescore",
     "score_cell",
     "verify",

@@ -15,7 +15,7 @@ from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Attempt, Call, Cell
 from cellmeter_scoring.attention import findings_of
-from cellmeter_scoring.calls import attempts_of
+from cellmeter_scoring.calls import attempts_by_call
 from cellmeter_scoring.finding import Finding
 from cellmeter_scoring.reconcile import Reconciliation, reconcile
 
@@ -85,7 +85,7 @@ def audit(log: Log | Path | str, cell: str | None = None, session: str | None = 
     cells = [row for row in log.rows(Cell) if cell in {None, row.cell_id}]
     if not calls:
         _refuse_unknown(cells, cell, session)
-    attempts = attempts_of(log.rows(Attempt, f"call_id IN (SELECT call_id FROM calls WHERE {where})", params))
+    attempts = attempts_by_call(log.rows(Attempt, f"call_id IN (SELECT call_id FROM calls WHERE {where})", params))
     audited = [_audited(call, attempts.get(call.call_id, [])) for call in calls]
     return sum_up(audited, _reconciled(cells, calls))
 

@@ -49,11 +49,11 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
 def is_model_call(call: Call) -> bool:
     """Whether a model was asked for something: listing models and counting tokens are not.
 
-    A POST on a path that the recorder cannot read counts where it was answered, because its tokens were spent
-    and are not known.
+    A POST on a path that the recorder cannot read counts where a model may have worked on it, whether or not the
+    agent stayed for the end, because its tokens were spent and are not known.
     """
     return call.dialect in _MODEL_DIALECTS or (
-        call.dialect == "unknown" and call.method == "POST" and call.outcome == "ok"
+        call.dialect == "unknown" and call.method == "POST" and reached_a_model(call)
     )
 
 
@@ -62,7 +62,7 @@ def model_calls(calls: Iterable[Call]) -> list[Call]:
     return sorted(filter(is_model_call, calls), key=lambda call: (call.started_at, call.seq or 0, call.call_id))
 
 
-def attempts_of(attempts: Iterable[Attempt]) -> Mapping[str, list[Attempt]]:
+def attempts_by_call(attempts: Iterable[Attempt]) -> Mapping[str, list[Attempt]]:
     """The tries upstream by the call they served, in order."""
     grouped: defaultdict[str, list[Attempt]] = defaultdict(list)
     for attempt in sorted(attempts, key=lambda attempt: attempt.n):
@@ -120,8 +120,11 @@ def is_answered(call: Call) -> bool:
 
 
 def reached_a_model(call: Call) -> bool:
-    """Whether the provider may have worked on the call, and billed it: everything that it did not refuse."""
-    if call.outcome in {"rejected", "upstream_unreachable"}:
+    """Whether the provider may have worked on the call, and billed it: everything that it did not refuse.
+
+    A call that was given the answer of an earlier one was never sent.
+    """
+    if call.attached_to is not None or call.outcome in {"rejected", "upstream_unreachable"}:
         return False
     status = provider_status(call)
     return status is None or status < 400

@@ -13,6 +13,7 @@ from cellmeter_scoring.axes.latency import Latency
 from cellmeter_scoring.axes.pass_rate import PassRate
 from cellmeter_scoring.axes.refusal import Refusal
 from cellmeter_scoring.axes.tokens import TokenCounts
+from cellmeter_scoring.doubts import Doubt, doubts_of
 from cellmeter_scoring.evidence import CellEvidence
 from cellmeter_scoring.failure import EXCLUDED, Verdict, classify
 from cellmeter_scoring.methodology import Methodology
@@ -50,6 +51,7 @@ class CellScore(msgspec.Struct, frozen=True, kw_only=True):
     """One cell under one methodology: the newest attempt of it, with who is to blame where it failed."""
 
     cell_id: str
+    sweep_id: str
     attempt: int
     agent: str
     model: str
@@ -60,6 +62,8 @@ class CellScore(msgspec.Struct, frozen=True, kw_only=True):
     failure_reason: str
     evidence: list[str]
     """The call ids that prove the failure class."""
+    doubts: list[Doubt]
+    """Why a number of it should not be leaned on, such as a pass by an agent none of whose calls was recorded."""
     values: AxisValues
     axes: Axes
     composite: float | None
@@ -73,6 +77,7 @@ def score_cell(evidence: CellEvidence, methodology: Methodology) -> CellScore:
     composite = score_composite(results, methodology)
     return CellScore(
         cell_id=cell.cell_id,
+        sweep_id=cell.sweep_id,
         attempt=cell.attempt,
         agent=cell.agent,
         model=cell.model,
@@ -82,6 +87,7 @@ def score_cell(evidence: CellEvidence, methodology: Methodology) -> CellScore:
         failure_class=verdict.failure_class,
         failure_reason=verdict.reason,
         evidence=verdict.evidence,
+        doubts=doubts_of(evidence, results),
         values=AxisValues(
             pass_rate=value_of(results.pass_rate),
             tokens=value_of(results.tokens),

@@ -4,6 +4,7 @@ The names are those of the ``components`` object on the published pages of Codin
 (https://codingagentbench.com/methodology).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
@@ -28,7 +29,7 @@ class Components(msgspec.Struct, frozen=True, kw_only=True):
     blast_radius: Fraction | None
     """Share of the changed files that the task does not expect."""
     tokens_per_correct_task: Amount | None = None
-    """Tokens over passes; ``math.inf`` (null in JSON) where tokens were spent and nothing is correct."""
+    """Tokens over passes; ``math.inf`` where tokens were spent and nothing is correct."""
     wall_clock_ms: Amount | None
     expected_refusal: bool
     refusal_produced: bool | None
@@ -65,24 +66,26 @@ class Composite(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no composite, one sentence each."""
     reweighted: list[str] = []
     """The axes that were not scored and whose share the others took over."""
+    unearned: list[str] = []
+    """The axes that were not scored and whose share is lost, since the agent could have kept them from being scored."""
 
 
 def as_components(given: Components | Mapping[str, object], defaults: Mapping[str, object]) -> Components:
     """Components from a mapping with their names; ``pass`` stands for ``pass_rate``, other names are ignored.
+
+    A pass may be a truth value: true is 1, false is 0.
 
     Args:
         given: the components, or a mapping such as a published cell.
         defaults: values for names that a mapping lacks.
 
     Raises:
-        CellmeterError: a component is missing, or is not what it should be; the sentence names it.
+        CellmeterError: this is no mapping, or a component is missing or is not what it should be; the sentence
+            names it.
 
     """
-    if isinstance(given, Components):
-        given = msgspec.structs.asdict(given)
     fields = {field.name: field for field in msgspec.structs.fields(Components)}
-    named = {**defaults, **{_ALIASES.get(key, key): value for key, value in given.items()}}
-    named |= {key: value for key, value in given.items() if key in fields}
+    named = {**defaults, **_named(given)}
     missing = [name for name, field in fields.items() if field.required and name not in named]
     if missing:
         raise CellmeterError(
@@ -92,7 +95,24 @@ def as_components(given: Components | Mapping[str, object], defaults: Mapping[st
     known = {name: named[name] for name in fields if name in named}
     for name, value in known.items():
         _check(name, value, fields[name].type)
-    return msgspec.convert(known, Components)
+    components = msgspec.convert(known, Components)
+    _refuse_infinite(components)
+    return components
+
+
+def _named(given: object) -> dict[str, object]:
+    """The values by the names of their components; a full name goes before its alias."""
+    if isinstance(given, Components):
+        return msgspec.structs.asdict(given)
+    if not isinstance(given, Mapping):
+        kind = "nothing" if given is None else f"a {type(given).__name__}"
+        raise CellmeterError(
+            f"a composite is made of components by name, not of {kind}", hint='give a mapping such as {"pass": 1, …}'
+        )
+    named: dict[str, object] = {_ALIASES.get(key, key): value for key, value in given.items() if isinstance(key, str)}
+    named |= {key: value for key, value in given.items() if key not in _ALIASES}
+    verdict = named.get("pass_rate")
+    return {**named, "pass_rate": int(verdict)} if isinstance(verdict, bool) else named
 
 
 def _check(name: str, value: object, type_: Any) -> None:
@@ -100,3 +120,15 @@ def _check(name: str, value: object, type_: Any) -> None:
         msgspec.convert(value, type=type_)
     except msgspec.ValidationError as error:
         raise CellmeterError(f"the component {name} cannot be {value!r}: {error}") from None
+
+
+def _refuse_infinite(components: Components) -> None:
+    """No measured amount is infinite, but for the price of a correct task where none is correct."""
+    amounts = {"wall_clock_ms": components.wall_clock_ms}
+    if components.pass_rate != 0:
+        amounts["tokens_per_correct_task"] = components.tokens_per_correct_task
+    for name, amount in amounts.items():
+        if amount == math.inf:
+            raise CellmeterError(
+                f"the component {name} cannot be infinite", hint="write None (null) for what was not measured"
+            )

@@ -12,11 +12,12 @@ def compose(components: Components | Mapping[str, object], methodology: str = "c
     Args:
         components: the axes, by the names of ``Components``; a published cell can be passed as it is. Under
             ``cab-0.1`` absent ``tokens_per_correct_task`` counts as 0, as on the published pages; under
-            ``cellmeter-1`` it counts as not measured.
+            ``cellmeter-1`` it counts as not measured, and earns nothing. None counts as not measured under both.
         methodology: the name of one of ``METHODOLOGIES``.
 
     Raises:
-        CellmeterError: there is no such methodology, or a component is missing or is not what it should be.
+        CellmeterError: there is no such methodology, the components are no mapping, or one of them is missing or is not
+            what it should be.
 
     """
     chosen = find_methodology(methodology)

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from cellmeter_proxy.record import Attempt, Call, Cell, FailureClass
-from cellmeter_scoring.calls import Trouble, attempts_of, is_answered, model_calls, provider_status, trouble_of
+from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, FailureClass, Outcome, Phase
+from cellmeter_scoring.calls import Trouble, attempts_by_call, is_answered, model_calls, provider_status, trouble_of
 from cellmeter_scoring.throttling import run_of, throttled_us
 
 INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
@@ -27,6 +27,14 @@ _BLAME: Final[Mapping[Trouble, FailureClass]] = {
     Trouble.LOCAL_NETWORK: "harness_error",
     Trouble.RECORDER: "harness_error",
 }
+
+_FAULTS: Final[Mapping[Outcome | None, str]] = {
+    "stream_error": "the provider's stream was cut",
+    "upstream_unreachable": "the provider could not be reached",
+    "timeout": "the provider did not answer in time",
+}
+"""What a provider's failure is called where no status says it."""
+_MAX_SAID: Final = 200
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +55,11 @@ def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> 
 
     """
     asked = model_calls(calls)
-    by_call = attempts_of(attempts)
+    by_call = attempts_by_call(attempts)
     return (
         _by_the_harness(cell)
         or _passed(cell)
+        or _by_the_workspace(cell)
         or _by_a_budget(asked, by_call)
         or _by_the_lack_of_calls(cell, asked)
         or _by_the_wire(asked, by_call)
@@ -65,7 +74,7 @@ def _by_the_harness(cell: Cell) -> Verdict | None:
         return Verdict(
             failure_class="cancelled", reason=cell.failure_reason or "the sweep was stopped during this cell"
         )
-    broken = {phase.name: phase.error for phase in cell.phases if phase.error}
+    broken = {phase.name: phase.error for phase in cell.phases if phase.error and not _is_uncollectable(phase)}
     for name in ("prepare", "run", "collect"):
         if name in broken:
             return Verdict(failure_class="harness_error", reason=f"the {name} phase broke: {broken[name]}")
@@ -82,6 +91,16 @@ def _passed(cell: Cell) -> Verdict | None:
     return Verdict(failure_class="none", reason="the grader passed")
 
 
+def _is_uncollectable(phase: Phase) -> bool:
+    return phase.name == "collect" and phase.error is not None and phase.error.startswith(UNCOLLECTABLE)
+
+
+def _by_the_workspace(cell: Cell) -> Verdict | None:
+    """An agent that leaves what cannot be read has failed: else it could choose not to be counted."""
+    reason = next((phase.error for phase in cell.phases if _is_uncollectable(phase)), None)
+    return None if reason is None else Verdict(failure_class="agent_error", reason=reason)
+
+
 def _by_a_budget(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) -> Verdict | None:
     refused = [call for call in asked if trouble_of(call, by_call.get(call.call_id, [])) is Trouble.BUDGET]
     if not refused:
@@ -94,11 +113,8 @@ def _by_the_lack_of_calls(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
         return None
     if cell.timed_out:
         return Verdict(failure_class="agent_timeout", reason="the agent ran out of time before its first model call")
-    if cell.exit_code:
-        return Verdict(
-            failure_class="agent_error",
-            reason=f"the agent exited with {cell.exit_code} before its first model call",
-        )
+    if cell.exit_code != 0:
+        return Verdict(failure_class="agent_error", reason=f"{_exit_of(cell)} before its first model call")
     return Verdict(failure_class="no_model_call", reason="the agent made no model call")
 
 
@@ -147,18 +163,26 @@ def _by_the_exit(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
         return _verdict("agent_timeout", asked[-1:], "the agent was still running when its time was over")
     if not cell.expects_calls:
         return None
-    if cell.exit_code is None:
-        return Verdict(failure_class="harness_error", reason="the agent's process left no exit code")
     if cell.exit_code != 0:
-        return _verdict("agent_error", asked[-1:], f"the agent exited with {cell.exit_code}")
+        return _verdict("agent_error", asked[-1:], _exit_of(cell))
     return None
+
+
+def _exit_of(cell: Cell) -> str:
+    """A run phase that did not break and left no exit code: the agent took the process that watches it with it."""
+    if cell.exit_code is None:
+        return "the agent's process was killed together with its supervisor"
+    return f"the agent exited with {cell.exit_code}"
 
 
 def _by_the_grader(cell: Cell) -> Verdict:
     """The agent had its fair run: the grader has the last word."""
     grade = cell.grade
-    if grade is None or (grade.exit_code is None and not grade.timed_out):
-        return Verdict(failure_class="grader_error", reason="the grader left no exit code")
+    if grade is None:
+        return Verdict(failure_class="grader_error", reason="the grader did not run")
+    if grade.exit_code is None and not grade.timed_out:
+        # A grader that could not be started broke its phase: this one was ended by what it ran.
+        return Verdict(failure_class="none", reason="the agent finished, its work ended the grader")
     if grade.timed_out:
         return Verdict(failure_class="none", reason="the agent finished, its work ran out of the grader's time")
     return Verdict(failure_class="none", reason="the agent finished, its work did not pass")
@@ -173,6 +197,17 @@ def _ended_in(trouble: Trouble, calls: Sequence[Call], asked: Sequence[Call], an
     which = ("all", "the only") if count == len(asked) else ("the last", "the last")
     subject = f"{which[0]} {count} calls" if count > 1 else f"{which[1]} call"
     statuses = sorted({status for status in map(provider_status, calls) if status is not None})
-    listed = f" (HTTP {', '.join(map(str, statuses))})" if statuses else ""
+    listed = f"HTTP {', '.join(map(str, statuses))}" if statuses else ""
     before = f", after {len(answers)} answered" if answers else ""
-    return f"{subject} ended in {trouble.value}{listed}{before}"
+    fault = _fault(trouble, calls)
+    if fault is not None:
+        return f"{fault} ({', '.join(filter(None, (subject, listed)))}{before})"
+    return f"{subject} ended in {trouble.value}{f' ({listed})' if listed else ''}{before}"
+
+
+def _fault(trouble: Trouble, calls: Sequence[Call]) -> str | None:
+    """The fault in the words of the outcome that these calls share, with what was recorded of the last of them."""
+    outcomes = {call.outcome for call in calls}
+    words = _FAULTS.get(calls[-1].outcome) if trouble is Trouble.PROVIDER and len(outcomes) == 1 else None
+    said = " ".join((calls[-1].error or "").split())[:_MAX_SAID]
+    return f"{words}: {said}" if words and said else words

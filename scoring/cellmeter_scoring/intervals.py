@@ -154,3 +154,59 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
         abs(math.fsum(size if draw.random() < 0.5 else -size for size in moving)) >= observed for _ in range(_DRAWS)
     )
     return (extreme + 1) / (_DRAWS + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Each p-value adjusted for how many were looked at, in the order given.
+
+    Source: Holm 1979; https://en.wikipedia.org/wiki/Holm%E2%80%93Bonferroni_method. To call those below a level
+    significant errs in any of them with at most that probability.
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def minimum_detectable_difference(
+    tasks: int,
+    repeats: int,
+    *,
+    pairs: int = 1,
+    between: float = 1 / 9,
+    within: float = 1 / 6,
+    level: float = 0.05,
+    power: float = 0.8,
+) -> float | None:
+    """The smallest difference of two pass rates that a paired comparison over tasks like these is likely to find.
+
+    ``(z(1 - level/2/pairs) + z(power)) * sqrt((between + 2*within/repeats) / tasks)``. Source: Miller 2024, the
+    power analysis of https://arxiv.org/abs/2411.00640, with the level divided among the pairs.
+
+    Args:
+        tasks: how many both agents run.
+        repeats: runs of each task by each agent.
+        pairs: how many pairs of agents are compared.
+        between: variance over tasks of the true difference; not known before a sweep.
+        within: mean variance of one run of a task; 1/6 where every pass rate from 0 to 1 is as likely as another.
+        level: chance of finding a difference where there is none, in any pair.
+        power: chance of finding one that is there.
+
+    Returns:
+        The difference, from 0 to 1; None where none can be found: signs flipped over so few tasks cannot give a
+        p-value below the level, or the difference would be more than 1.
+
+    Raises:
+        ValueError: there are no tasks, repeats or pairs.
+
+    """
+    if min(tasks, repeats, pairs) < 1:
+        raise ValueError(f"no comparison of {pairs} pairs over {tasks} tasks with {repeats} repeats")
+    if 2 * pairs / 2**tasks >= level:
+        return None
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - level / 2 / pairs) + normal.inv_cdf(power)
+    difference = reach * math.sqrt((between + 2 * within / repeats) / tasks)
+    return difference if difference <= 1 else None

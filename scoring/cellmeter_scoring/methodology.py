@@ -102,7 +102,8 @@ METHODOLOGIES: Final[Mapping[str, Methodology]] = MappingProxyType(
             formulas=MappingProxyType(
                 {
                     **_TERMS,
-                    "cost_efficiency": "1 / (1 + log10(1 + tokens_per_correct_task / 10000))",
+                    "cost_efficiency": "1 / (1 + log10(1 + tokens_per_correct_task / 10000));"
+                    " earns nothing where tokens were not measured",
                     "composite": "refusal_factor * integrity * pass * (0.6 + 0.15*cost_efficiency"
                     " + 0.15*latency_efficiency + 0.1*clean_blast)",
                 }

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from cellmeter_proxy.record import Attempt, Call, Cell
-from cellmeter_scoring.calls import attempts_of, model_calls
+from cellmeter_scoring.calls import attempts_by_call, model_calls
 
 Interval: TypeAlias = tuple[int, int]
 """Start and end in microseconds since the epoch."""
@@ -29,10 +29,13 @@ def throttled_us(cell: Cell, calls: Iterable[Call], attempts: Iterable[Attempt])
 
 
 def run_of(cell: Cell) -> Interval | None:
-    """When the agent ran: the run phase, or the whole cell where phases were not recorded; None without an end."""
+    """When the agent ran: the run phase, or the whole cell where phases were not recorded; None without an end.
+
+    Not the grace that an agent is given after its time was up: the cell has ended by then.
+    """
     phase = next((phase for phase in cell.phases if phase.name == "run"), None)
     if phase is not None:
-        return phase.started_at, phase.ended_at
+        return phase.started_at, phase.ended_at if cell.ended_at is None else min(phase.ended_at, cell.ended_at)
     return None if cell.ended_at is None else (cell.started_at, cell.ended_at)
 
 
@@ -49,7 +52,7 @@ def union_us(intervals: Iterable[Interval]) -> int:
 
 def _waits(calls: Iterable[Call], attempts: Iterable[Attempt]) -> Iterator[Interval]:
     """The proxy's own waiting, and the tries that were refused."""
-    by_call = attempts_of(attempts)
+    by_call = attempts_by_call(attempts)
     for call in calls:
         if call.queue_ms:
             yield call.started_at, call.started_at + _us(call.queue_ms)

@@ -3,15 +3,16 @@
 import asyncio
 import json
 import os
+import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from cellmeter_harness.agent import Agent, load_agent
-from cellmeter_harness.cell import Bench, run_cell
+from cellmeter_harness.cell import Bench, Classify, run_cell
 from cellmeter_harness.sandbox import Sandbox
 from cellmeter_harness.sandbox.bubblewrap import PORT, BubblewrapSandbox, problem
 from cellmeter_harness.sandbox.process import ProcessSandbox
@@ -31,8 +32,10 @@ from cellmeter_proxy.record import (
     Workspace,
     now_us,
 )
+from cellmeter_scoring import classify
 
 FIX = "echo fixed > state"
+MASKED = "*" * 35
 TROUBLE = problem()
 
 
@@ -72,9 +75,7 @@ def plan_of(agent: Agent, task: Task, timeout_s: float = 20) -> CellPlan:
     return CellPlan(sweep_id="s", agent=agent, model="org/model", task=task, run=1, timeout_s=timeout_s)
 
 
-def bench_of(
-    recorder: LogRecorder, sandbox: Sandbox | None = None, classify: Callable[..., Verdict] = by_the_grade
-) -> Bench:
+def bench_of(recorder: LogRecorder, sandbox: Sandbox | None = None, classify: Classify = by_the_grade) -> Bench:
     return Bench(sandbox=sandbox or ProcessSandbox(), recorder=recorder, classify=classify)
 
 
@@ -187,9 +188,9 @@ async def test_the_agents_key_is_its_own_ends_with_it_and_is_written_nowhere(
     assert recorder.keys[key] == (cell.cell_id, 1)
     assert recorder.valid == set()
     assert artifact(recorder, "stdout") == (
-        "cm-REDACTED http://127.0.0.1:9/v1 http://127.0.0.1:9 org/model --key=cm-REDACTED\n"
+        f"{MASKED} http://127.0.0.1:9/v1 http://127.0.0.1:9 org/model --key={MASKED}\n"
     )
-    assert "+cm-REDACTED\n" in artifact(recorder, "diff")
+    assert f"+{MASKED}\n" in artifact(recorder, "diff")
     recorder.log.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     rows = [str(row) for row in [*recorder.log.rows(Cell), *recorder.log.rows(Span)]]
     blobs = [recorder.log.blob(row.blob).decode() for row in recorder.log.rows(Artifact)]
@@ -227,7 +228,7 @@ async def test_an_agent_finds_its_settings_in_its_home_filled_in_with_its_key_an
     more = '[files]\n\'.doer/settings.json\' = \'{"url": "{base_url}", "model": "{model}", "key": "{api_key}"}\'\n'
     agent = tiny_agent(tmp_path / "doer.toml", "cat $HOME/.doer/settings.json", more)
     cell = await run_cell(plan_of(agent, task), 1, bench_of(recorder))
-    settings = {"url": "http://127.0.0.1:9/v1", "model": "org/model", "key": "cm-REDACTED"}
+    settings = {"url": "http://127.0.0.1:9/v1", "model": "org/model", "key": MASKED}
     assert json.loads(artifact(recorder, "stdout")) == settings
     assert cell.workspace == Workspace()
 
@@ -337,7 +338,7 @@ async def test_a_program_that_a_task_requires_and_that_is_gone_is_named(tmp_path
 async def test_a_verdict_that_cannot_be_reached_still_completes_the_row(
     tmp_path: Path, recorder: LogRecorder, task: Task
 ) -> None:
-    def broken(*_: object) -> Verdict:
+    def broken(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> Verdict:
         raise LookupError("no rule")
 
     cell = await run_cell(plan_of(control(tmp_path, "oracle"), task), 1, bench_of(recorder, classify=broken))
@@ -491,3 +492,33 @@ async def test_a_cell_in_bubblewrap_reaches_the_proxy_and_nothing_else_and_is_gr
     assert f"Bearer {key}".encode() in asked[0]
     assert list(scratch.iterdir()) == []
     recorder.close()
+
+
+@pytest.mark.parametrize("sandbox", [ProcessSandbox(), BubblewrapSandbox()], ids=["process", "bubblewrap"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "kill -9 $PPID; sleep 600",
+        'dir=$(pwd); cd /; rm -rf "$dir"; ln -s /etc "$dir" && echo fixed; exit 3',
+        "i=0; while [ $i -lt 60 ]; do mkdir -p $(printf %0200d 1); cd -P $(printf %0200d 1); i=$((i+1)); done; exit 3",
+    ],
+    ids=["kills its supervisor", "replaces its workspace", "nests directories"],
+)
+async def test_an_agent_cannot_make_itself_a_failure_of_the_infrastructure(
+    script: str, sandbox: Sandbox, tmp_path: Path, task: Task, scratch: Path
+) -> None:
+    if sandbox.isolation == "bubblewrap":
+        if TROUBLE is not None:
+            pytest.skip(TROUBLE)
+        script = script.replace("sleep 600", "exit 1")  # that kill does nothing there
+    socket_path = tmp_path / "proxy.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_path))
+        recorder = LogRecorder(tmp_path / "log.db", socket_path=socket_path)
+        agent = tiny_agent(tmp_path / "doer.toml", script)
+        cell = await run_cell(plan_of(agent, task), 1, bench_of(recorder, sandbox, classify))
+        recorder.close()
+    assert cell.failure_class == "agent_error", cell.failure_reason
+    assert cell.failure_reason is not None
+    assert len(cell.failure_reason) < 400
+    assert list(scratch.iterdir()) == []

@@ -1,89 +1,81 @@
-"""Limits and grants of a sweep's file, from the file to the verdict, with real agents and the scripted provider."""
+"""A sweep with everything around it: its log's place, its lock, its provider's key, and what a killed run left."""
 
+import os
+import subprocess
+import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from cellmeter_harness.conduct import conduct
-from cellmeter_harness.events import CellsLeft, Event
-from cellmeter_harness.sweep import load_sweep
-from cellmeter_proxy.log import Log
-from cellmeter_proxy.record import Call, Cell
-from cellmeter_scoring import leaderboard, rescore
+from cellmeter_harness.conduct import Provider, conduct, conduct_with
+from cellmeter_harness.lock import sweep_lock
+from cellmeter_harness.paths import Scratch, remove_dead_scratch, scratch_prefix
+from cellmeter_harness.preflight import check_programs
+from cellmeter_harness.sandbox.process import ProcessSandbox
+from cellmeter_harness.sweep import SweepSpec, Upstream
+from cellmeter_harness.testing import tiny_agent, tiny_task
+from cellmeter_proxy.errors import CellmeterError
 
-SWEEP = """
-name = "s"
-agents = ["reference"]
-models = ["scripted/small"]
-tasks = ["mutations/python-comparator-swap"]
-repeats = 2
-isolation = "process"
-[upstream]
-scripted = true
-"""
-SEARCHER = """
-name = "searcher"
-version = "1"
-description = "Asks the provider to search, once"
-kind = "command"
-command = ["{python}", "-c", '''
-import sys, urllib.request
-url, key = sys.argv[1:]
-body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"type":"web_search"}]}'
-request = urllib.request.Request(url + "/chat/completions", body, {"Authorization": "Bearer " + key})
-urllib.request.urlopen(request).read()
-''', "{base_url}", "{api_key}"]
-"""
+NOBODY = Provider("http://127.0.0.1:9", None)
 
 
-async def run(path: Path, text: str) -> tuple[list[Cell], list[Call], list[Event]]:
-    path.write_text(text)
-    events: list[Event] = []
-    spec = load_sweep(path)
-    await conduct(spec, events.append, durability="process")
-    with Log.read(spec.log) as log:
-        return list(log.rows(Cell, "1 ORDER BY run")), list(log.rows(Call, "1 ORDER BY started_at, seq")), events
+@pytest.fixture(autouse=True)
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A short path: the proxy's socket is in it, and those have a bound."""
+    directory = Path(tempfile.mkdtemp())
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
 
 
-async def test_a_cell_that_reaches_its_budget_ends_as_such_with_the_calls_that_prove_it(tmp_path: Path) -> None:
-    cells, calls, _ = await run(tmp_path / "s.toml", SWEEP + "[limits]\ncalls = 2\n")
-    assert [cell.failure_class for cell in cells] == ["budget_exceeded"] * 2
-    assert [cell.attempt for cell in cells] == [1, 1]
-    sentence = "the budget of 2 calls of this cell is spent (2 made)"
-    assert {cell.failure_reason for cell in cells} == {f"a budget ended the run: {sentence}"}
-    refused = [call for call in calls if call.outcome == "rejected"]
-    assert [call.call_id for call in refused] == [call_id for cell in cells for call_id in cell.evidence]
-    assert {call.error for call in refused} == {sentence}
-    (row,) = leaderboard(rescore(tmp_path / "cellmeter.db", "cellmeter-1"))
-    assert (row.pass_rate, row.excluded) == (None, {"budget_exceeded": 2})
-    assert [call.cell_id for call in calls if call.outcome == "ok"] == [cells[0].cell_id] * 2 + [cells[1].cell_id] * 2
+@pytest.fixture
+def spec(tmp_path: Path) -> SweepSpec:
+    return SweepSpec(
+        name="s",
+        agents=[tiny_agent(tmp_path / "fixer.toml", "echo fixed > state")],
+        models=["m"],
+        tasks=[tiny_task(tmp_path / "tasks" / "one")],
+        log=tmp_path / "new" / "directory" / "log.db",
+        isolation="process",
+        upstream=Upstream(url="http://127.0.0.1:9/v1", key_env="A_KEY_THAT_IS_NOT_SET"),
+    )
 
 
-async def test_a_sweep_that_has_spent_its_budget_leaves_the_rest_unrun_and_knows_so_in_its_next_run(
-    tmp_path: Path,
+async def test_a_finished_sweep_asks_for_no_key_and_an_unfinished_one_does(spec: SweepSpec) -> None:
+    with pytest.raises(CellmeterError, match="A_KEY_THAT_IS_NOT_SET"):
+        await conduct(spec, lambda _: None)
+    first = await conduct_with(NOBODY, spec, lambda _: None)
+    assert (first.cells, first.passed) == (1, 1)
+    again = await conduct(spec, lambda _: None)
+    assert (again.cells, again.passed) == (1, 1)
+    with pytest.raises(CellmeterError, match="A_KEY_THAT_IS_NOT_SET"):
+        await conduct(msgspec.structs.replace(spec, repeats=2), lambda _: None)
+
+
+async def test_two_runs_of_one_sweep_at_once_are_refused_before_the_log_is_opened(spec: SweepSpec) -> None:
+    with sweep_lock(spec.log, spec.name), pytest.raises(CellmeterError, match="the sweep s is being run on"):
+        await conduct_with(NOBODY, spec, lambda _: None)
+    assert not spec.log.exists()
+
+
+async def test_an_agent_that_is_given_a_repository_needs_git(
+    spec: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = SWEEP.replace("repeats = 2", "repeats = 4") + "[limits.sweep]\ncalls = 6\n"
-    cells, calls, events = await run(tmp_path / "s.toml", text)
-    assert [cell.failure_class for cell in cells] == ["none", "budget_exceeded"]
-    assert sum(call.outcome == "ok" for call in calls) == 6
-    sentence = "the budget of 6 calls of this sweep is spent (6 made)"
-    assert [event for event in events if isinstance(event, CellsLeft)] == [
-        CellsLeft(reason=sentence, cells=[cells[0].cell_id.replace("run1", f"run{run}") for run in (3, 4)])
-    ]
-    again, _, events = await run(tmp_path / "s.toml", text)
-    assert again == cells
-    assert any(isinstance(event, CellsLeft) and event.reason == sentence for event in events)
+    agent = tiny_agent(tmp_path / "doer.toml", "true", 'git = "repository"')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CellmeterError, match="needs git"):
+        await check_programs([agent], [], ProcessSandbox())
 
 
-@pytest.mark.parametrize(
-    ("grants", "outcome", "verdict"),
-    [("", "rejected", "incompatible"), ('[grants]\nprovider_tools = ["web_search"]\n', "ok", "none")],
-)
-async def test_a_cell_that_uses_a_provider_side_tool_needs_a_grant(
-    tmp_path: Path, grants: str, outcome: str, verdict: str
-) -> None:
-    (tmp_path / "searcher.toml").write_text(SEARCHER)
-    text = SWEEP.replace('"reference"', '"./searcher.toml"').replace("repeats = 2", "retry.infrastructure = 0")
-    (cell,), (call,), _ = await run(tmp_path / "s.toml", text + grants)
-    assert (call.outcome, call.provider_tools) == (outcome, ["web_search"])
-    assert cell.failure_class == verdict
+def test_scratch_of_the_dead_is_removed_and_that_of_the_living_is_not(scratch: Path) -> None:
+    alive = Scratch.create("agent-task")
+    foreign = scratch / "cellmeter-notes"
+    elsewhere = scratch / "cellmeter-1.1.1-agent-x"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        dead = scratch / f"{scratch_prefix(process.pid)}agent-x"
+    ours = scratch_prefix(os.getpid()).rpartition(".")[0]
+    reused = scratch / f"{ours}.1-agent-x"
+    for path in (foreign, elsewhere, dead, reused):
+        (path / "workdir").mkdir(parents=True)
+    assert remove_dead_scratch() == sorted([dead, reused])
+    assert sorted(scratch.iterdir()) == sorted([alive.root, elsewhere, foreign])

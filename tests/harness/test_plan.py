@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cellmeter_harness.agent import Agent
-from cellmeter_harness.plan import Pending, abandoned, again, merged, outlook, refuse_mixture
+from cellmeter_harness.plan import Pending, abandoned, again, merged, once_more, outlook, refuse_mixture
 from cellmeter_harness.sweep import CellPlan, SweepDocument
 from cellmeter_harness.testing import tiny_agent, tiny_task
 from cellmeter_proxy.errors import CellmeterError
@@ -95,6 +95,16 @@ def test_the_bound_counts_failures_of_the_infrastructure_and_nothing_else(plan: 
     assert again(second, row(plan, 4, "rate_limited"), 2, INFRASTRUCTURE) is None
     assert again(pending, row(plan, 3, "agent_error"), 2, INFRASTRUCTURE) is None
     assert again(pending, row(plan, 3, "none"), 2, INFRASTRUCTURE) is None
+
+
+def test_a_cell_that_is_out_of_attempts_gets_exactly_one_more_after_all_others(plan: CellPlan) -> None:
+    fresh = msgspec.structs.replace(plan, run=2)
+    found = outlook([plan, fresh], [row(plan, 1, "rate_limited"), row(plan, 2, "provider_error")], 1, INFRASTRUCTURE)
+    assert [cell.attempt for cell in found.exhausted] == [2]
+    more = once_more(found, [plan, fresh], 1)
+    assert more.exhausted == []
+    assert more.pending == [Pending(plan=fresh, attempt=1), Pending(plan=plan, attempt=3, failures=1)]
+    assert again(more.pending[1], row(plan, 3, "rate_limited"), 1, INFRASTRUCTURE) is None
 
 
 def test_an_attempt_whose_harness_died_is_said_to_be_one_and_does_not_count(plan: CellPlan) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from cellmeter_harness.agent import load_agent
 from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
-from cellmeter_harness.lock import sweep_lock
 from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox.process import ProcessSandbox
 from cellmeter_harness.sweep import Limits, Retry, SweepSpec, Upstream
@@ -158,6 +157,19 @@ async def test_failures_of_the_infrastructure_are_tried_again_within_the_bound_a
     assert [cell.attempt for cell in rows(recorder)] == [1, 2, 3, 4]
 
 
+async def test_a_cell_that_is_out_of_attempts_is_tried_once_more_where_the_caller_says_so(
+    tmp_path: Path, spec: SweepSpec, recorder: LogRecorder
+) -> None:
+    limited = tiny_agent(tmp_path / "limited.toml", "exit 75")
+    narrow = msgspec.structs.replace(spec, agents=[limited], tasks=spec.tasks[:1], repeats=1)
+    await go(narrow, recorder)
+    assert [cell.attempt for cell in rows(recorder)] == [1, 2]
+    events: list[Event] = []
+    assert (await go(msgspec.structs.replace(narrow, retry_failed=True), recorder, events)).infrastructure == 1
+    assert events[0] == SweepPlanned(sweep_id="s", done=0, pending=1)
+    assert [cell.attempt for cell in rows(recorder)] == [1, 2, 3]
+
+
 async def test_a_cell_that_recovers_is_done(tmp_path: Path, spec: SweepSpec, recorder: LogRecorder) -> None:
     script = f"if [ -e {tmp_path}/tried ]; then echo fixed > state; else echo > {tmp_path}/tried; exit 75; fi"
     flaky = tiny_agent(tmp_path / "flaky.toml", script)
@@ -268,11 +280,6 @@ async def test_agents_are_asked_for_their_versions(
     else:
         await go(narrow, recorder)
         assert [cell.agent_version for cell in rows(recorder)] == [version]
-
-
-async def test_two_runs_of_one_sweep_at_once_are_refused(spec: SweepSpec, recorder: LogRecorder) -> None:
-    with sweep_lock(spec.log, spec.name), pytest.raises(CellmeterError, match="the sweep s is being run on"):
-        await go(spec, recorder)
 
 
 class FullDisk(LogRecorder):

@@ -315,3 +315,20 @@ def test_a_kind_that_was_asked_for_is_given_or_refused_with_the_cure(monkeypatch
     with pytest.raises(CellmeterError, match="bubblewrap does not work here: bwrap is not installed") as caught:
         choose("bubblewrap")
     assert "apt-get install bubblewrap" in (caught.value.hint or "")
+
+
+ATTACKS_ITS_SUPERVISOR = """
+import ctypes, os, resource
+os.kill(1, 9)
+libc = ctypes.CDLL(None, use_errno=True)
+descriptor = libc.syscall(438, libc.syscall(434, 1, 0), 0, 0)
+print(os.getppid(), descriptor, os.strerror(ctypes.get_errno()))
+print(resource.getrlimit(resource.RLIMIT_NPROC)[1], resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+"""
+
+
+@needs_bubblewrap
+async def test_the_supervisor_can_neither_be_killed_nor_robbed_of_its_lifeline(room: Room) -> None:
+    done = await run(room, PYTHON, "-c", ATTACKS_ITS_SUPERVISOR)
+    assert done.exit_code == 0, done.stderr.text()
+    assert done.stdout.text() == "1 -1 Operation not permitted\n4096 4294967296\n"

@@ -12,6 +12,7 @@ from cellmeter_harness.sandbox import Command, Gate, Room
 from cellmeter_harness.sandbox.capture import Capture
 from cellmeter_harness.sandbox.process import ProcessSandbox
 from cellmeter_harness.sandbox.supervised import Launch, SupervisedExecution, interpreter, supervised
+from cellmeter_proxy.record import now_us
 
 SUPERVISOR = Path(__file__).parents[2] / "harness/cellmeter_harness/sandbox/supervisor.py"
 
@@ -215,3 +216,58 @@ def test_a_stream_within_the_bound_is_kept_as_it_was() -> None:
 def test_the_view_is_the_room_itself_and_the_proxys_own_url(room: Room) -> None:
     view = ProcessSandbox().view(room, Gate(url="http://127.0.0.1:9"))
     assert (view.workspace, view.home, view.api_root) == (str(room.workspace), str(room.home), "http://127.0.0.1:9")
+
+
+KILLS_ITS_SUPERVISOR = "setsid sleep 600 & echo $! > pid; kill -9 $PPID; sleep 600"
+
+
+async def test_a_command_that_kills_its_supervisor_has_no_exit_code_and_leaves_nothing_running(room: Room) -> None:
+    done = await run(room, "sh", "-c", KILLS_ITS_SUPERVISOR)
+    assert (done.exit_code, done.timed_out) == (None, False)
+    assert not working(int(await seen(room.workspace / "pid")))
+
+
+def working(pid: int) -> bool:
+    """Whether a process is there that is no zombie: what lost its parent is for others to reap."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_the_grace_is_not_charged_to_the_command(room: Room) -> None:
+    started_at = now_us()
+    done = await run(room, "sh", "-c", "trap '' TERM; sleep 600 & while :; do wait; done", timeout_s=0.5)
+    assert done.timed_out
+    assert done.duration_ms is not None
+    assert 500 <= done.duration_ms < 2_000
+    assert done.ended_at is not None
+    assert done.ended_at - started_at < 2_000_000 < now_us() - started_at
+
+
+CHAINS = r"""
+import os, time
+for _ in range(10):
+    if os.fork() == 0:
+        os.setsid()
+        end = time.time() + 60
+        while time.time() < end:
+            if os.fork():
+                os._exit(0)
+        os._exit(0)
+time.sleep(0.3)
+"""
+
+
+async def test_chains_of_forks_are_ended(room: Room) -> None:
+    async with asyncio.timeout(10):
+        done = await run(room, str(interpreter()), "-c", CHAINS)
+    assert done.exit_code == 0
+    assert not [pid for pid in Path("/proc").glob("[0-9]*") if room_is_cwd(pid, room)]
+
+
+def room_is_cwd(process: Path, room: Room) -> bool:
+    try:
+        return (process / "cwd").readlink() == room.workspace
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,3 +180,32 @@ def test_copies_are_equal_and_differences_are_the_set_differences(
 
         overlay(new, root / "copy")
         assert second.items() <= contents(root / "copy").items()
+
+
+def test_a_tree_that_is_deeper_than_a_path_may_be_long_is_refused_and_removed(tmp_path: Path) -> None:
+    tree = write(tmp_path / "w", {"file": b""})
+    name, level = "d" * 200, os.open(tree, os.O_RDONLY)
+    for _ in range(60):
+        os.mkdir(name, dir_fd=level)
+        below = os.open(name, os.O_RDONLY, dir_fd=level)
+        os.close(level)
+        level = below
+    os.mkdir("locked", mode=0, dir_fd=level)
+    os.close(level)
+    with pytest.raises(OSError, match="File name too long"):
+        open_up(tree)
+    remove_tree(tree)
+    assert not tree.exists()
+
+
+def test_a_link_in_the_place_of_a_tree_is_not_followed(tmp_path: Path) -> None:
+    victim = write(tmp_path / "victim", {"secret": b"1"})
+    (victim / "secret").chmod(0o400)
+    tree = tmp_path / "w"
+    tree.symlink_to(victim)
+    for read in (open_up, snapshot, lambda tree: copy_tree(tree, tmp_path / "copy")):
+        with pytest.raises(NotADirectoryError):
+            read(tree)
+    remove_tree(tree)
+    assert not tree.is_symlink()
+    assert (victim / "secret").stat().st_mode & 0o777 == 0o400

@@ -181,9 +181,10 @@ def first_version(tmp_path: Path) -> Path:
         log.append(CALL)
         log.conn.executescript(
             "ALTER TABLE calls DROP COLUMN message_count;"
+            "ALTER TABLE calls DROP COLUMN attached_to;"
             "ALTER TABLE calls DROP COLUMN provider_tools;"
             "UPDATE meta SET value = '1' WHERE key = 'schema_version';"
-            "DELETE FROM _sqlite_migrations WHERE name > 'm001_first'"
+            "DELETE FROM _sqlite_migrations WHERE name <> 'm001_first'"
         )
     return path
 

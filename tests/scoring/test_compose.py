@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -75,7 +76,7 @@ def test_cab_marks_a_cost_that_no_published_page_backs() -> None:
 
 
 def test_tokens_spent_on_nothing_correct_earn_no_cost_efficiency() -> None:
-    wasted = compose({**CORRECT, "pass": 0, "tokens_per_correct_task": None}, "cab-0.1")
+    wasted = compose({**CORRECT, "pass": 0, "tokens_per_correct_task": math.inf}, "cab-0.1")
     assert wasted.components.cost_efficiency == 0
     assert wasted.composite == pytest.approx(0.2 + 0.15 * AT_SCALE + 0.1)
     for methodology in ("cab-0.1", "cellmeter-1"):
@@ -85,9 +86,10 @@ def test_tokens_spent_on_nothing_correct_earn_no_cost_efficiency() -> None:
 def test_cab_without_a_token_count_is_the_published_zero_but_none_is_not_measured() -> None:
     absent = {key: value for key, value in CORRECT.items() if key != "tokens_per_correct_task"}
     assert compose(absent, "cab-0.1").components.cost_efficiency == 1
-    unmeasured = compose({**CORRECT, "tokens_per_correct_task": None}, "cab-0.1")
-    assert unmeasured.composite is None
-    assert unmeasured.unscored == ["cost_efficiency was not measured"]
+    for passed in (0, 1):
+        unmeasured = compose({**CORRECT, "pass": passed, "tokens_per_correct_task": None}, "cab-0.1")
+        assert unmeasured.composite is None
+        assert unmeasured.unscored == ["cost_efficiency was not measured"]
 
 
 def test_cellmeter_multiplies_efficiency_by_a_correct_and_honest_run() -> None:
@@ -97,12 +99,23 @@ def test_cellmeter_multiplies_efficiency_by_a_correct_and_honest_run() -> None:
     assert compose({**CORRECT, "integrity": 0}, "cellmeter-1").composite == 0
 
 
-def test_cellmeter_shares_the_weight_of_what_was_not_measured_over_the_rest_and_names_it() -> None:
-    partial = compose({**CORRECT, "tokens_per_correct_task": None, "blast_radius": None}, "cellmeter-1")
-    assert partial.reweighted == ["cost", "blast_radius"]
+def test_cellmeter_shares_the_weight_of_what_the_harness_did_not_measure_over_the_rest_and_names_it() -> None:
+    partial = compose({**CORRECT, "wall_clock_ms": None, "blast_radius": None}, "cellmeter-1")
+    assert partial.reweighted == ["latency", "blast_radius"]
     assert partial.composite == pytest.approx((0.6 + 0.15 * AT_SCALE) / 0.75)
-    assert partial.weights.cost == 0
+    assert partial.weights.latency == 0
     assert sum(msgspec.structs.astuple(partial.weights)) == pytest.approx(1)
+
+
+def test_cellmeter_gives_nothing_for_tokens_that_were_not_measured_so_that_hiding_them_never_pays() -> None:
+    hidden = compose({**CORRECT, "tokens_per_correct_task": None}, "cellmeter-1")
+    assert hidden.composite == pytest.approx(0.6 + 0.15 * AT_SCALE + 0.1)
+    assert (hidden.reweighted, hidden.unearned, hidden.weights.cost) == ([], ["cost"], 0.15)
+    assert hidden.components.cost_efficiency is None
+    assert "not earned" in hidden.note
+    spent = compose({**CORRECT, "tokens_per_correct_task": 1e9}, "cellmeter-1")
+    assert (hidden.composite or 0) < (spent.composite or 0)
+    assert (spent.unearned, "not earned" in spent.note) == ([], False)
 
 
 @pytest.mark.parametrize("gate", ["pass", "integrity"])
@@ -125,7 +138,7 @@ def test_a_missing_component_is_named() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("pass_rate", True),
+        ("integrity", True),
         ("pass_rate", 1.5),
         ("wall_clock_ms", -1),
         ("wall_clock_ms", "12"),
@@ -136,6 +149,29 @@ def test_a_missing_component_is_named() -> None:
 def test_a_mistyped_component_is_named_with_its_value(name: str, value: object) -> None:
     with pytest.raises(CellmeterError, match=f"the component {name} cannot be {value!r}"):
         compose({**CORRECT, name: value})
+
+
+@pytest.mark.parametrize("given_components", [None, [1, 1], "pass", 1])
+def test_what_is_no_mapping_is_refused_in_one_sentence(given_components: Any) -> None:
+    with pytest.raises(CellmeterError, match="made of components by name, not of"):
+        compose(given_components)
+
+
+def test_a_verdict_may_be_a_truth_value() -> None:
+    for methodology in ("cab-0.1", "cellmeter-1"):
+        assert compose({**CORRECT, "pass": True}, methodology) == compose(CORRECT, methodology)
+        assert compose({**CORRECT, "pass": False}, methodology) == compose({**CORRECT, "pass": 0}, methodology)
+
+
+def test_a_full_name_goes_before_its_alias() -> None:
+    for both in ({"pass": 0, "pass_rate": 1}, {"pass_rate": 1, "pass": 0}):
+        assert compose({**{key: CORRECT[key] for key in CORRECT if key != "pass"}, **both}) == compose(CORRECT)
+
+
+@pytest.mark.parametrize("name", ["wall_clock_ms", "tokens_per_correct_task"])
+def test_an_infinite_amount_of_a_correct_run_is_refused(name: str) -> None:
+    with pytest.raises(CellmeterError, match=f"the component {name} cannot be infinite"):
+        compose({**CORRECT, name: math.inf})
 
 
 def test_components_are_checked_however_they_are_given() -> None:

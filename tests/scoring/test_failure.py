@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmeter_proxy.record import Attempt, Call, Cell, Grade, Outcome, Phase, PhaseName
+from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, Grade, Outcome, Phase, PhaseName
 from cellmeter_scoring.failure import INFRASTRUCTURE, Verdict, classify
 from cellmeter_scoring.testing import START, at, make_attempt, make_call, make_cell, make_failed_call
 
@@ -95,6 +95,14 @@ def test_a_timeout_whose_time_went_to_429s_is_rate_limited_although_the_last_cal
     )
 
 
+@pytest.mark.parametrize(("pause", "failure_class"), [(301, "rate_limited"), (290, "agent_timeout")])
+def test_half_of_the_run_lost_to_the_rate_limit_makes_a_timeout_its_own(pause: int, failure_class: str) -> None:
+    same = "c1:sha256:same"
+    calls = [make_failed_call("a", 10, 429, request_hash=same), make_call("b", 10 + pause, request_hash=same)]
+    verdict = classify(failed_cell(timed_out=True, exit_code=None, ended_at=at(600)), calls, [])
+    assert verdict.failure_class == failure_class
+
+
 def test_a_timeout_that_the_proxy_spent_waiting_for_the_provider_is_rate_limited() -> None:
     gone = make_call("a", 10, status=None, outcome="client_gone", ended_at=at(600))
     attempts = [make_attempt("a", 1, 10, 429), make_attempt("a", 2, 300, 429, waited_ms=289_000)]
@@ -111,7 +119,7 @@ def test_a_200_with_an_error_in_the_stream_is_the_providers_failure() -> None:
     cut = make_call("b", 3, outcome="stream_error", error="overloaded_error", stream=True)
     assert classify(failed_cell(), [make_call("a", 1), cut], []) == Verdict(
         failure_class="provider_error",
-        reason="the last call ended in a failure of the provider (HTTP 200), after 1 answered",
+        reason="the provider's stream was cut: overloaded_error (the last call, HTTP 200, after 1 answered)",
         evidence=["b"],
     )
 
@@ -188,7 +196,29 @@ def test_a_provider_that_is_down_or_refuses_the_key_is_the_providers_failure(sta
 
 def test_a_provider_that_answers_too_late_is_the_providers_failure() -> None:
     late = make_failed_call("a", 1, 504, outcome="timeout", error="no answer within 600 s")
-    assert classify(failed_cell(exit_code=1), [late], []).failure_class == "provider_error"
+    assert classify(failed_cell(exit_code=1), [late], []) == Verdict(
+        failure_class="provider_error",
+        reason="the provider did not answer in time: no answer within 600 s (the only call)",
+        evidence=["a"],
+    )
+
+
+def test_a_provider_that_cannot_be_reached_is_named_so_with_the_proxys_own_words() -> None:
+    calls = [make_failed_call(name, n, None, error="cannot be reached:\nrefused") for n, name in enumerate("ab")]
+    assert classify(failed_cell(exit_code=1), calls, []).reason == (
+        "the provider could not be reached: cannot be reached: refused (all 2 calls)"
+    )
+    silent = make_failed_call("a", 1, None)
+    assert classify(failed_cell(exit_code=1), [silent], []).reason == (
+        "the provider could not be reached (the only call)"
+    )
+
+
+def test_troubles_of_several_kinds_are_named_by_what_they_have_in_common() -> None:
+    calls = [make_failed_call("a", 1, None), make_failed_call("b", 2, 503)]
+    assert classify(failed_cell(exit_code=1), calls, []).reason == (
+        "all 2 calls ended in a failure of the provider (HTTP 503)"
+    )
 
 
 @pytest.mark.parametrize("error", ["[Errno 101] Network is unreachable", "Temporary failure in name resolution"])
@@ -302,3 +332,20 @@ def test_any_evidence_has_a_verdict_that_names_only_calls_it_was_given(
     assert verdict.reason
     assert set(verdict.evidence) <= {call.call_id for call in calls}
     assert classify(cell, calls[::-1], attempts[::-1]).failure_class == verdict.failure_class
+
+
+def test_an_agent_that_took_its_supervisor_with_it_has_failed() -> None:
+    verdict = classify(failed_cell(exit_code=None), [make_call("a")], [])
+    assert verdict.failure_class == "agent_error"
+    assert classify(failed_cell(exit_code=None), [], []).failure_class == "agent_error"
+
+
+def test_a_workspace_that_cannot_be_collected_is_the_agents_error() -> None:
+    phase = Phase(name="collect", started_at=at(1), ended_at=at(2), error=f"{UNCOLLECTABLE}: File name too long")
+    verdict = classify(failed_cell(phases=[phase], grade=None), [make_call("a")], [])
+    assert verdict == Verdict(failure_class="agent_error", reason=f"{UNCOLLECTABLE}: File name too long")
+
+
+def test_work_that_ends_the_grader_did_not_pass() -> None:
+    ended = failed_cell(grade=Grade(exit_code=None))
+    assert classify(ended, [make_call("a")], []).failure_class == "none"

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmeter_scoring.intervals import pass_at_k, pass_hat_k, sign_flip, t_interval, t_quantile, wilson
+from cellmeter_scoring.intervals import (
+    holm,
+    minimum_detectable_difference,
+    pass_at_k,
+    pass_hat_k,
+    sign_flip,
+    t_interval,
+    t_quantile,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,34 @@ def test_many_differences_are_sampled_with_a_seed() -> None:
     # Two tails of the binomial: at most two of twenty signs one way.
     assert sign_flip([0.1] * 40) == 1 / 20_001
     assert sign_flip(gains, seed=7) == pytest.approx(2 * (1 + 20 + 190) / 2**20, abs=5e-4)
+
+
+def test_holm_adjusts_by_how_many_are_left_and_never_turns_the_order_round() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.04, 0.02]) == pytest.approx([0.04, 0.04])
+    assert holm([0.6, 0.5]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_the_minimum_detectable_difference_is_that_of_the_power_analysis() -> None:
+    # (1.959964 + 0.841621) * sqrt((1/9 + 1/3) / 100) and the same with three repeats.
+    assert minimum_detectable_difference(100, 1) == pytest.approx(0.186772, abs=1e-5)
+    assert minimum_detectable_difference(100, 3) == pytest.approx(2.801585 * math.sqrt(2 / 9 / 100), abs=1e-5)
+    # Without chance within a task, 969 tasks find three points of a hundred.
+    assert minimum_detectable_difference(969, 1, within=0) == pytest.approx(0.03, abs=1e-4)
+    assert minimum_detectable_difference(100, 1, pairs=3) == pytest.approx(
+        (2.393980 + 0.841621) * math.sqrt(4 / 9 / 100), abs=1e-5
+    )
+
+
+def test_few_tasks_find_no_difference_whatever_it_is() -> None:
+    assert minimum_detectable_difference(5, 100) is None
+    assert minimum_detectable_difference(6, 100, between=0) is not None
+    assert minimum_detectable_difference(5000, 1) is not None
+    assert minimum_detectable_difference(6, 100, pairs=2, between=0) is None
+    assert minimum_detectable_difference(6, 1, between=1, within=0.25) is None
+    with pytest.raises(ValueError, match="no comparison"):
+        minimum_detectable_difference(6, 0)
 
 
 @given(st.integers(1, 60), st.data())

@@ -123,7 +123,7 @@ def test_a_call_without_usage_leaves_cab_without_a_composite_and_cellmeter_witho
             "no value for tokens: 1 of 1 calls that reached a model carry no token usage"
         )
         ours = only(rescore(log))
-        assert (ours.composite, ours.axes.composite.reweighted) == (0, ["cost"])
+        assert (ours.composite, ours.axes.composite.unearned) == (0, ["cost"])
 
 
 def test_the_newest_attempt_counts_and_older_calls_do_not_mix_in(tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ def test_only_an_agent_that_ran_into_its_timeout_slept_after_its_last_refusal() 
     assert throttled_us(make_cell(), refused, []) == 1_000_000
 
 
+def test_an_agent_that_made_another_call_after_its_refusal_did_not_sleep_until_its_timeout() -> None:
+    calls = [make_failed_call("a", 5, 429), make_call("b", 8)]
+    assert throttled_us(make_cell(timed_out=True), calls, []) == 1_000_000
+
+
 def test_two_requests_without_a_hash_are_not_taken_for_the_same() -> None:
     calls = [make_failed_call("a", 1, 429, request_hash=None), make_call("b", 9, request_hash=None)]
     assert throttled_us(make_cell(), calls, []) == 1_000_000

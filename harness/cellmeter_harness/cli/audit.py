@@ -41,7 +41,7 @@ class _Shown(NamedTuple):
 
 @click.command()
 @log_argument
-@click.option("--cell", metavar="CELL", help="Only the calls of this cell (the newest attempt and all others).")
+@click.option("--cell", metavar="CELL", help="Only the calls of this cell, of all its attempts.")
 @click.option("--session", metavar="SESSION", help="Only the calls of this session.")
 @click.option(
     "--estimate",

@@ -10,6 +10,7 @@ import msgspec
 
 from cellmeter_harness.cli.aio import run_async
 from cellmeter_harness.cli.output import prices_option
+from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
@@ -51,6 +52,15 @@ _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd",
     is_flag=True,
     help="Refuse what asks the provider itself to search, to run code, or to fetch a URL.",
 )
+@click.option(
+    "--on-429",
+    "on_429",
+    type=click.Choice(["observe", "absorb", "pace"]),
+    default="observe",
+    show_default=True,
+    help="What becomes of a provider's 429s and failures: passed on, waited out for at most ten minutes a call, or "
+    "also avoided by holding calls back.",
+)
 @prices_option
 def proxy(
     upstream: str,
@@ -60,6 +70,7 @@ def proxy(
     budget: str | None,
     *,
     prices: Path | None,
+    on_429: On429,
     ask_usage: bool,
     refuse_provider_tools: bool,
 ) -> None:
@@ -73,6 +84,7 @@ def proxy(
         port=port,
         durability=durability,
         ask_usage=ask_usage,
+        on_429=on_429,
         prices=prices,
         budget=None if budget is None else parse_budget(budget),
         granted_tools=frozenset() if refuse_provider_tools else None,

@@ -69,12 +69,21 @@ def show_leaderboard(rows: Sequence[Row], methodology: str) -> None:
     show_table(ROW_COLUMNS, rows, title=f"leaderboard ({methodology})")
     console = stdout_console()
     for row in rows:
+        for finding in row.findings:
+            console.print(f"! {row.name}: {finding.message}")
+    for row in rows:
         if row.not_separable_from:
             console.print(f"{row.name} is not separable from {', '.join(row.not_separable_from)}")
+    if any(row.not_separable_from for row in rows):
+        console.print(
+            "not separable: a paired sign-flip test of the pass rates over common tasks, Holm-adjusted over all pairs"
+            " of a sweep, gives p ≥ 0.05; with fewer than six common tasks it cannot give less"
+        )
     about = sorted({row.interval.estimand for row in rows if row.interval is not None})
     if about:
         console.print(
-            f"intervals are about {' and '.join(about)}; bounds count every excluded cell as failed, as passed"
+            f"intervals are about {' and '.join(about)}; bounds count every excluded cell as failed, as passed;"
+            " the pass rate is a mean over tasks, the composite over cells, tokens and latency are medians over cells"
         )
 
 

@@ -65,9 +65,12 @@ class Execution(Protocol):
     stdout: Capture
     stderr: Capture
     exit_code: int | None
-    """None until the command has ended by itself; still None where it had to be ended."""
+    """None until the command has ended by itself; still None where it had to be ended or took its watcher with it."""
     timed_out: bool
     duration_ms: float | None
+    """Until the command ended or its time was up; ending it, and what it left running, is not its time."""
+    ended_at: int | None
+    """When that was, in UTC microseconds."""
 
     async def __aenter__(self) -> Self: ...
 

@@ -25,7 +25,13 @@ _SOCKET: Final = f"{_INSIDE}/proxy.sock"
 _NAMESPACES: Final = (
     *("--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"),
     *("--hostname", "sandbox", "--die-with-parent", "--new-session"),
+    # The supervisor is the first process of the name space: nothing inside can kill it, and all ends with it.
+    "--as-pid-1",
 )
+LIMITS: Final = ("NPROC=4096", "DATA=17179869184", "FSIZE=4294967296", "CORE=0")
+"""For each process inside (setrlimit(2)): far more than work needs, less than what takes a machine down.
+
+Memory is bounded by what is written (RLIMIT_DATA): address space alone is reserved by the terabyte by some runtimes."""
 _PROBE_S: Final = 10.0
 
 
@@ -60,7 +66,7 @@ class BubblewrapSandbox:
         view = self.view(room, gate)
         python = str(interpreter())
         argv = [python, "-I", "-S", f"{_INSIDE}/bridge.py", _SOCKET, str(PORT), "--"] if gate else []
-        inner = supervised([*argv, *command.argv], python, f"{_INSIDE}/supervisor.py")
+        inner = supervised([*argv, *command.argv], python, f"{_INSIDE}/supervisor.py", limits=LIMITS)
         return SupervisedExecution(
             Launch(
                 argv=[shutil.which("bwrap") or "bwrap", *self._arguments(room, view, command, gate), "--", *inner],

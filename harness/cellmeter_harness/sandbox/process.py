@@ -4,6 +4,7 @@ It sees the machine and its network. What is promised is a clean start and that 
 The row of a cell that ran here says so.
 """
 
+import secrets
 from pathlib import Path
 
 from cellmeter_harness.sandbox.base import Command, Gate, Room, View
@@ -38,5 +39,6 @@ class ProcessSandbox:
                 env=environment(self.view(room, gate), command.env),
                 cwd=room.workspace,
                 timeout_s=command.timeout_s,
+                marker=secrets.token_hex(16),
             )
         )

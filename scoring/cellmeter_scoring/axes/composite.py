@@ -38,6 +38,8 @@ class CompositeDetail(Detail, frozen=True, kw_only=True):
     note: str
     reweighted: list[str] | UnsetType = UNSET
     """The axes that were not scored and whose share the others took over."""
+    unearned: list[str] | UnsetType = UNSET
+    """The axes that were not scored and whose share is lost."""
 
 
 def score_composite(results: AxisResults, methodology: Methodology) -> Result[CompositeDetail]:
@@ -50,6 +52,7 @@ def score_composite(results: AxisResults, methodology: Methodology) -> Result[Co
         components=made.components,
         note=made.note,
         reweighted=made.reweighted or UNSET,
+        unearned=made.unearned or UNSET,
     )
     if reasons or made.composite is None:
         return Unscored("; ".join(reasons), detail)

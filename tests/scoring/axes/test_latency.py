@@ -46,6 +46,11 @@ def test_a_call_without_an_end_leaves_the_model_time_unmeasured() -> None:
     assert score_latency(CellEvidence(cell=make_cell(), calls=calls)).detail.model_call_ms is None
 
 
+def test_the_times_of_several_containers_add_up() -> None:
+    evidence = CellEvidence(cell=make_cell(), spans=[container(100.0), container(250.0)])
+    assert score_latency(evidence).detail.container_active_ms == 350
+
+
 def test_no_container_span_is_no_container_time() -> None:
     assert score_latency(CellEvidence(cell=make_cell())).detail.container_active_ms is None
 

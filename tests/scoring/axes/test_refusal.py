@@ -93,7 +93,7 @@ def test_where_no_refusal_is_due_the_page_shows_zero_and_we_show_no_value() -> N
     assert isinstance(ours, Unscored)
     assert (ours.reason, msgspec.to_builtins(ours.detail)) == (
         "not applicable: the task expects no refusal",
-        keys,
+        {**keys, "refusal": None},
     )
 
 

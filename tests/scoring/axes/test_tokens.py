@@ -37,6 +37,12 @@ def test_a_refused_call_is_a_call_but_costs_nothing() -> None:
     assert (detail.model_calls, detail.total_tokens) == (2, 1100)
 
 
+def test_a_call_that_was_given_the_answer_of_an_earlier_one_is_not_paid_twice() -> None:
+    joined = make_call("b", 3, prompt_tokens=None, completion_tokens=None, usage_source="none", attached_to="a")
+    detail = counted(make_call("a", 1, outcome="client_gone"), joined).detail
+    assert (detail.model_calls, detail.total_tokens) == (2, 1100)
+
+
 def test_estimates_and_partial_usage_are_counted_and_named() -> None:
     partial = make_call("b", 3, completion_tokens=None, estimated_completion_tokens=40, usage_source="partial")
     estimated = make_call(
@@ -84,6 +90,23 @@ def test_an_answered_call_on_an_unreadable_path_leaves_no_sum() -> None:
     ):
         assert isinstance(result, Unscored)
         assert result.reason == "1 of 1 calls that reached a model carry no token usage"
+
+
+@pytest.mark.parametrize("outcome", ["client_gone", "stream_error", "interrupted", "timeout", None])
+def test_a_call_on_an_unreadable_path_counts_although_the_agent_left_before_its_end(outcome: str | None) -> None:
+    hidden = make_call("b", 3, dialect="unknown", prompt_tokens=None, completion_tokens=None, outcome=outcome)
+    result = score_tokens(CellEvidence(cell=make_cell(), calls=[make_call("a", 1), hidden]))
+    assert isinstance(result, Unscored)
+    assert result.detail.model_calls == 2
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(404, "http_error"), (502, "upstream_unreachable"), (403, "rejected")])
+def test_a_call_on_an_unreadable_path_that_no_model_worked_on_is_no_model_call(status: int, outcome: str) -> None:
+    probe = make_call(
+        "b", 3, dialect="unknown", prompt_tokens=None, completion_tokens=None, status=status, outcome=outcome
+    )
+    detail = counted(make_call("a", 1), probe).detail
+    assert (detail.model_calls, detail.total_tokens) == (1, 1100)
 
 
 def test_a_cell_without_calls_is_zero_on_the_published_pages_and_unmeasured_here() -> None:

@@ -1,0 +1,117 @@
+"""The queues of ``--on-429 pace``: one for each key, shared by all calls that use it, first come, first served.
+
+Invariant: a call that has to be tried again stands before those that came after it; who leaves the queue leaves no gap.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cellmeter_proxy.pace import Entry, Limits
+from cellmeter_proxy.ratelimit import Limit
+
+_MAX_LANES: Final = 1000
+
+
+@dataclass(eq=False)
+class Waiter:
+    """One who stands in the queue; its turn is done when it may go, and then it has a slot."""
+
+    tokens: int
+    turn: "asyncio.Future[None]"
+    slot: "Slot | None" = None
+
+
+class Slot:
+    """The right of one call to be under way."""
+
+    def __init__(self, lane: "Lane", entry: Entry) -> None:
+        self._lane = lane
+        self._entry = entry
+        self._left = False
+
+    def answered(self, limits: Mapping[str, Limit]) -> None:
+        """The provider gave an answer with these limits."""
+        self._lane.limits.answered(self._entry, limits, self._lane.now())
+        self._lane.pump()
+
+    def refused(self, limits: Mapping[str, Limit], wait_s: float) -> None:
+        """The provider gave a 429."""
+        self._lane.limits.refused(self._entry, limits, wait_s, self._lane.now())
+        self._lane.pump()
+
+    def leave(self) -> None:
+        """The call has ended, or its try has; once is enough."""
+        if not self._left:
+            self._left = True
+            self._lane.limits.leave()
+            self._lane.pump()
+
+
+class Lane:
+    """The queue of one key."""
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Waiter] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def now(self) -> float:
+        """Seconds of a clock that only goes forward."""
+        return self._loop.time()
+
+    @property
+    def idle(self) -> bool:
+        """Nobody waits, and nothing is under way."""
+        return not self._waiting and not self.limits.under_way
+
+    def queue(self, tokens: int, *, again: bool) -> Waiter:
+        """Stand in the queue: at its end, or before it with a call that was let through before."""
+        waiter = Waiter(tokens, self._loop.create_future())
+        if again:
+            self._waiting.appendleft(waiter)
+        else:
+            self._waiting.append(waiter)
+        self.pump()
+        return waiter
+
+    def abandon(self, waiter: Waiter) -> None:
+        """Leave the queue, or what came of it."""
+        waiter.turn.cancel()
+        if waiter.slot is not None:
+            waiter.slot.leave()
+        self.pump()
+
+    def pump(self) -> None:
+        """Let through whoever may go now, in order, and look again when the next one may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            waiter = self._waiting[0]
+            if not waiter.turn.done():
+                delay = self.limits.delay(waiter.tokens, self.now())
+                if delay is None:
+                    return
+                if delay > 0:
+                    self._timer = self._loop.call_later(delay, self.pump)
+                    return
+                waiter.slot = Slot(self, self.limits.enter(waiter.tokens, self.now()))
+                waiter.turn.set_result(None)
+            self._waiting.popleft()
+
+
+class Lanes:
+    """The lanes of one provider, by key."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str | None, Lane] = {}
+
+    def of(self, key: str | None) -> Lane:
+        """The lane of a key."""
+        if key not in self._lanes and len(self._lanes) >= _MAX_LANES:
+            self._lanes = {other: lane for other, lane in self._lanes.items() if not lane.idle}
+        return self._lanes.setdefault(key, Lane())
