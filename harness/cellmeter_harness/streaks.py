@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from cellmeter_proxy.record import Cell, FailureClass
 
 _ENOUGH: Final = 3
-_HOPELESS: Final = frozenset({"incompatible", "no_model_call"})
+_HOPELESS: Final[frozenset[FailureClass]] = frozenset({"incompatible", "no_model_call"})
 
 
 class Pair(NamedTuple):
