@@ -215,7 +215,7 @@ def test_a_provider_that_cannot_be_reached_is_named_so_with_the_proxys_own_words
 
 
 def test_troubles_of_several_kinds_are_named_by_what_they_have_in_common() -> None:
-    calls = [make_failed_call("a", 1, None), make_failed_call("b", 2, 503)]
+    calls = [make_failed_call("a", 1, 503), make_failed_call("b", 2, None)]
     assert classify(failed_cell(exit_code=1), calls, []).reason == (
         "all 2 calls ended in a failure of the provider (HTTP 503)"
     )

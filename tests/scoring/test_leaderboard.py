@@ -162,6 +162,12 @@ def test_tokens_that_nobody_counted_are_shown_with_their_cells() -> None:
     ]
 
 
+def test_a_cell_without_a_verdict_has_nothing_to_doubt() -> None:
+    late = make_failed_call("a", 1, 504, outcome="timeout")
+    score = score_cell(CellEvidence(cell=make_cell(grade=Grade(exit_code=1)), calls=[late]), OURS)
+    assert (score.failure_class, score.doubts) == ("provider_error", [])
+
+
 def test_the_composite_is_a_mean_over_cells() -> None:
     scores = [scored("pi", "t", run, passed=run == 3) for run in (1, 2, 3)]
     assert scores[2].composite is not None
