@@ -11,22 +11,26 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from cellmeter_harness.events import Event, SweepFinished
 from cellmeter_harness.lock import sweep_lock
 from cellmeter_harness.paths import remove_dead_scratch, scratch_prefix
 from cellmeter_harness.plan import outlook
-from cellmeter_harness.recorder import ProxyRecorder, cells_of
+from cellmeter_harness.recorder import ProxyRecorder, admitted_calls_of, cells_of
 from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox import choose
 from cellmeter_harness.scripts import ScriptedTask, provider_scripts
 from cellmeter_harness.sweep import SweepSpec, plan_cells
 from cellmeter_harness.task import Task
 from cellmeter_harness.uninterrupted import in_thread
+from cellmeter_proxy.budget import is_metered
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability, Log
 from cellmeter_proxy.scripted import ScriptedProvider
-from cellmeter_proxy.server import ProxyConfig, serve
+from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_scoring import INFRASTRUCTURE, classify
+from cellmeter_scoring.calls import tokens_of
 
 
 class Provider(NamedTuple):
@@ -72,8 +76,12 @@ async def conduct_with(
             durability=durability,
             cells_only=True,
             socket_path=Path(directory) / "proxy.sock",
+            budget=spec.limits.sweep.budget(),
+            granted_tools=frozenset(spec.grants.tools),
         )
         running = await stack.enter_async_context(serve(config))
+        if config.budget is not None:
+            await _carry(running, spec.name)
         return await run_sweep(
             spec,
             ProxyRecorder(running),
@@ -81,6 +89,13 @@ async def conduct_with(
             judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE),
             on_event=on_event,
         )
+
+
+async def _carry(running: Running, sweep_id: str) -> None:
+    """Charge the sweep's budget with what its earlier runs spent."""
+    calls = [call for call in await running.writer.read(admitted_calls_of(sweep_id)) if is_metered(call)]
+    tokens = [count for call in calls for count in msgspec.structs.astuple(tokens_of(call)) if count is not None]
+    running.ledger.carry(calls=len(calls), tokens=sum(tokens), cost_usd=sum(call.cost or 0 for call in calls))
 
 
 def scripted_provider(tasks: Iterable[Task], key: str) -> ScriptedProvider:

@@ -29,14 +29,26 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Whether the cell will be tried again."""
 
 
+class CellsLeft(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Cells will not be run in this run; a later one goes on with them."""
+
+    reason: str
+    cells: list[str]
+    """Their ids. They have no row of this run."""
+
+
 class SweepFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Nothing is left to be done: the newest attempts at all cells, counted."""
+    """Nothing more is done in this run: the newest attempts at all cells, counted."""
 
     sweep_id: str
     cells: int
     passed: int
     infrastructure: int
-    """Cells that failed for the infrastructure's reasons as often as the sweep's bound allows."""
+    """Cells that failed for the infrastructure's reasons as often as the sweep's bound allows, or until the sweep or
+    their agent with its model was stopped.
+    """
+    unrun: list[str] = []
+    """Cells that were left for a later run."""
 
 
-Event = SweepPlanned | CellStarted | CellFinished | SweepFinished
+Event = SweepPlanned | CellStarted | CellFinished | CellsLeft | SweepFinished

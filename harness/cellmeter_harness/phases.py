@@ -145,7 +145,7 @@ async def _launch(state: CellState, room: Room, adapter: OpenSpan) -> None:
     plan, agent = state.plan, state.plan.agent
     programs = resolve_programs(agent)
     gate = Gate(url=state.recorder.url, socket=state.recorder.socket_path)
-    state.key = key = state.recorder.issue_key(plan.cell_id, state.attempt)
+    state.key = key = state.recorder.issue_key(plan.cell_id, state.attempt, plan.budget)
     try:
         values = _values(state.sandbox.view(room, gate), plan, key) | {n: str(path) for n, path in programs.items()}
         await in_thread(_lay_out, room.home, {name: expand(text, values) for name, text in agent.files.items()})

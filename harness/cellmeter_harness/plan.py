@@ -135,6 +135,8 @@ def refuse_mixture(
                 f"its upstream was {before.upstream} and would be {now.upstream}": before.upstream != now.upstream,
                 f"its time limit was {before.timeout_s} and would be {now.timeout_s}": before.timeout_s
                 != now.timeout_s,
+                "the budget of its cells has changed": before.budget != now.budget,
+                "the provider-side tools that it grants have changed": before.granted_tools != now.granted_tools,
             }
         for change, happened in changes.items():
             if happened:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Attempt, Call, Cell, Record, Sweep
 
@@ -23,8 +24,12 @@ class Recorder(Protocol):
         """The same server on a Unix socket, for sandboxes without a network."""
         ...
 
-    def issue_key(self, cell_id: str, attempt: int) -> str:
-        """A virtual key: calls made with it are recorded under the cell."""
+    def issue_key(self, cell_id: str, attempt: int, budget: Budget | None = None) -> str:
+        """A virtual key: calls made with it are recorded under the cell, and refused beyond its budget."""
+        ...
+
+    def sweep_spent(self) -> str | None:
+        """Why no further call of any cell is admitted, or None."""
         ...
 
     def revoke_key(self, key: str) -> None:
@@ -49,9 +54,13 @@ class Recorder(Protocol):
 
 
 class _Keys(Protocol):
-    def issue(self, cell_id: str, attempt: int) -> str: ...
+    def issue(self, cell_id: str, attempt: int, *, budget: Budget | None) -> str: ...
 
     def revoke(self, key: str) -> None: ...
+
+
+class _Ledger(Protocol):
+    def sweep_spent(self) -> str | None: ...
 
 
 class _Writer(Protocol):
@@ -77,6 +86,9 @@ class RunningProxy(Protocol):
     def keys(self) -> _Keys: ...
 
     @property
+    def ledger(self) -> _Ledger: ...
+
+    @property
     def writer(self) -> _Writer: ...
 
 
@@ -94,8 +106,11 @@ class ProxyRecorder:
     def socket_path(self) -> Path | None:
         return self._running.socket_path
 
-    def issue_key(self, cell_id: str, attempt: int) -> str:
-        return self._running.keys.issue(cell_id, attempt)
+    def issue_key(self, cell_id: str, attempt: int, budget: Budget | None = None) -> str:
+        return self._running.keys.issue(cell_id, attempt, budget=budget)
+
+    def sweep_spent(self) -> str | None:
+        return self._running.ledger.sweep_spent()
 
     def revoke_key(self, key: str) -> None:
         self._running.keys.revoke(key)
@@ -133,3 +148,9 @@ def cells_of(sweep_id: str) -> Callable[[Log], list[Cell]]:
 def sweep_of(sweep_id: str) -> Callable[[Log], Sweep | None]:
     """The query for the row of a sweep, or None where the log has none."""
     return lambda log: next(log.rows(Sweep, "sweep_id = ?", (sweep_id,)), None)
+
+
+def admitted_calls_of(sweep_id: str) -> Callable[[Log], list[Call]]:
+    """The query for the calls of all cells of a sweep that were sent on."""
+    where = "cell_id IN (SELECT cell_id FROM cells WHERE sweep_id = ?) AND outcome IS NOT 'rejected'"
+    return lambda log: list(log.rows(Call, where, (sweep_id,)))

@@ -15,7 +15,7 @@ from importlib.metadata import version
 import msgspec
 
 from cellmeter_harness.cell import Bench, Classify, run_cell
-from cellmeter_harness.events import CellFinished, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
 from cellmeter_harness.plan import (
     Outlook,
     Pending,
@@ -30,6 +30,7 @@ from cellmeter_harness.plan import (
 from cellmeter_harness.preflight import check_programs
 from cellmeter_harness.recorder import Recorder, cells_of, sweep_of
 from cellmeter_harness.sandbox import Sandbox
+from cellmeter_harness.streaks import Pair, Streaks
 from cellmeter_harness.sweep import SweepDocument, SweepSpec, describe, plan_cells, read_document, spec_json
 from cellmeter_proxy.log import digest_of
 from cellmeter_proxy.record import Cell, Sweep, now_us
@@ -84,6 +85,11 @@ class _Run:
         self._on_event = on_event
         self._queue: deque[Pending] = deque()
         self._final: list[Cell] = []
+        self._retrying: dict[str, Cell] = {}
+        """The newest attempt at each cell that is to be tried again."""
+        self._streaks = Streaks()
+        self._stopped: set[Pair] = set()
+        self._unrun: list[str] = []
 
     async def to_its_end(self) -> SweepFinished:
         todo = await self._resume()
@@ -96,7 +102,7 @@ class _Run:
                     group.create_task(self._work())
         except BaseExceptionGroup as several:
             raise _first(several) from None
-        end = _summary(self._final, self._spec.name, self._judge.infrastructure)
+        end = _summary(self._final, self._unrun, self._spec.name, self._judge.infrastructure)
         self._on_event(end)
         return end
 
@@ -121,16 +127,36 @@ class _Run:
         """Make attempts until none is pending."""
         bound, infrastructure = self._spec.retry.infrastructure, self._judge.infrastructure
         while self._queue:
+            spent = self._bench.recorder.sweep_spent()
+            if spent is not None:
+                self._leave(spent, self._queue)
+                return
             pending = self._queue.popleft()
             self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
             cell = await run_cell(pending.plan, pending.attempt, self._bench)
-            further = again(pending, cell, bound, infrastructure)
+            pair = Pair(cell.agent, cell.model)
+            stop = self._streaks.add(cell)
+            if stop is not None:
+                self._stopped.add(pair)
+            further = None if pair in self._stopped else again(pending, cell, bound, infrastructure)
             self._on_event(CellFinished(cell=cell, retried=further is not None))
+            if stop is not None:
+                self._leave(stop, [other for other in self._queue if pair == (other.plan.agent.name, other.plan.model)])
             # At the end of the queue, so that whatever was wrong has had time to pass.
             if further is not None:
+                self._retrying[cell.cell_id] = cell
                 self._queue.append(further)
             else:
                 self._final.append(cell)
+
+    def _leave(self, reason: str, pending: Iterable[Pending]) -> None:
+        """Make no further attempt at these cells in this run; the ones that have had one keep it."""
+        ids = [one.plan.cell_id for one in pending]
+        self._queue = deque(one for one in self._queue if one.plan.cell_id not in ids)
+        unrun = [cell_id for cell_id in ids if cell_id not in self._retrying]
+        self._final += [self._retrying[cell_id] for cell_id in ids if cell_id in self._retrying]
+        self._unrun += unrun
+        self._on_event(CellsLeft(reason=reason, cells=unrun))
 
 
 def _first(error: BaseException) -> BaseException:
@@ -139,11 +165,11 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _summary(newest: Iterable[Cell], sweep_id: str, infrastructure: Collection[str]) -> SweepFinished:
+def _summary(newest: Iterable[Cell], unrun: list[str], sweep_id: str, infrastructure: Collection[str]) -> SweepFinished:
     cells = list(newest)
     failed = [cell for cell in cells if is_failure(cell, infrastructure)]
     passed = sum(1 for cell in cells if cell.grade is not None and cell.grade.passed)
-    return SweepFinished(sweep_id=sweep_id, cells=len(cells), passed=passed, infrastructure=len(failed))
+    return SweepFinished(sweep_id=sweep_id, cells=len(cells), passed=passed, infrastructure=len(failed), unrun=unrun)
 
 
 def _sweep_row(sweep_id: str, document: SweepDocument, isolation: str, started_at: int) -> Sweep:

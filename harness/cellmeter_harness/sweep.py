@@ -13,6 +13,7 @@ import msgspec
 from cellmeter_harness.agent import Agent, find_agent, with_additions
 from cellmeter_harness.task import Seconds, Task, find_tasks
 from cellmeter_harness.toml_file import convert_toml, read_toml, wrong
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 
 IsolationChoice = Literal["auto", "bubblewrap", "process"]
@@ -41,11 +42,45 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scripted: bool = False
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds that this sweep puts on every cell."""
-
+class _Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    calls: _Count | None = None
+    tokens: _Count | None = None
+    """Input and output together."""
+    cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Where the price is known."""
     timeout_s: Seconds | None = None
-    """The agent is stopped after the smaller of this and the task's own timeout."""
+
+
+class WholeLimits(_Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds on all cells together, earlier runs of the sweep included; ``timeout_s`` is of one run."""
+
+    def budget(self) -> Budget | None:
+        return _budget(Budget(calls=self.calls, tokens=self.tokens, cost_usd=self.cost_usd, seconds=self.timeout_s))
+
+
+class Limits(_Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds on every cell. Its agent is stopped after the smaller of ``timeout_s`` and the task's own timeout."""
+
+    sweep: WholeLimits = WholeLimits()
+
+    def budget(self) -> Budget | None:
+        """What one cell may spend; its time is the agent's."""
+        return _budget(Budget(calls=self.calls, tokens=self.tokens, cost_usd=self.cost_usd))
+
+
+def _budget(budget: Budget) -> Budget | None:
+    return None if budget == Budget() else budget
+
+
+class Grants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What agents may do beyond asking a model."""
+
+    provider_tools: list[str] | Literal["all"] = []
+    """What the provider may run or fetch by itself: ``web_search``, ``mcp:https://example.com/*``, …"""
+
+    @property
+    def tools(self) -> list[str]:
+        return ["all"] if self.provider_tools == "all" else sorted(self.provider_tools)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +101,7 @@ class _SweepFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     concurrency: _Count = 1
     upstream: Upstream
     limits: Limits = Limits()
+    grants: Grants = Grants()
     retry: Retry = Retry()
 
 
@@ -82,6 +118,7 @@ class SweepSpec(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 1
     upstream: Upstream
     limits: Limits = Limits()
+    grants: Grants = Grants()
     retry: Retry = Retry()
     retry_failed: bool = False
     """Whether cells that are out of attempts get one more in this run: the caller's word, never the file's."""
@@ -97,6 +134,8 @@ class CellPlan(msgspec.Struct, frozen=True, kw_only=True):
     run: int
     """From 1."""
     timeout_s: float
+    budget: Budget | None = None
+    """What the cell may spend besides its time."""
 
     @property
     def cell_id(self) -> str:
@@ -119,6 +158,9 @@ class SweepDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The provider's URL, or ``scripted``."""
     timeout_s: float | None
     retry_infrastructure: int
+    budget: Budget | None = None
+    """Of every cell."""
+    granted_tools: list[str] = []
 
 
 def load_sweep(path: Path) -> SweepSpec:
@@ -159,6 +201,7 @@ def plan_cells(spec: SweepSpec) -> list[CellPlan]:
             task=task,
             run=run,
             timeout_s=min(task.timeout_s, limit) if limit else task.timeout_s,
+            budget=spec.limits.budget(),
         )
         for run in range(1, spec.repeats + 1)
         for task in spec.tasks
@@ -179,6 +222,8 @@ def describe(spec: SweepSpec) -> SweepDocument:
         upstream=spec.upstream.url or "scripted",
         timeout_s=spec.limits.timeout_s,
         retry_infrastructure=spec.retry.infrastructure,
+        budget=spec.limits.budget(),
+        granted_tools=spec.grants.tools,
     )
 
 

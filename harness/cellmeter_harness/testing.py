@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from cellmeter_harness.agent import Agent, load_agent
 from cellmeter_harness.task import Task, load_task
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.log import Log, make_blob
 from cellmeter_proxy.record import Record
 
@@ -24,6 +25,10 @@ class LogRecorder:
         self.keys: dict[str, tuple[str, int]] = {}
         """Every key that was issued, with its cell and attempt."""
         self.valid: set[str] = set()
+        self.budgets: list[Budget | None] = []
+        """Of every key, in the order of their issue."""
+        self.spent: str | None = None
+        """What ``sweep_spent`` says."""
         self._url = url
         self._socket_path = socket_path
 
@@ -35,7 +40,11 @@ class LogRecorder:
     def socket_path(self) -> Path | None:
         return self._socket_path
 
-    def issue_key(self, cell_id: str, attempt: int) -> str:
+    def sweep_spent(self) -> str | None:
+        return self.spent
+
+    def issue_key(self, cell_id: str, attempt: int, budget: Budget | None = None) -> str:
+        self.budgets.append(budget)
         key = f"cm-{len(self.keys):032d}"
         self.keys[key] = (cell_id, attempt)
         self.valid.add(key)

@@ -11,7 +11,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -41,6 +41,8 @@ class Accountant:
     def __init__(self, writer: LogWriter, overrides: "Overrides | None" = None) -> None:
         self._writer = writer
         self._overrides = overrides
+        self.on_numbers: Callable[[Numbers], object] | None = None
+        """Told on the event loop what was found, before it is stored."""
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -79,6 +81,10 @@ class Accountant:
             _logger.warning("calls left without cost or estimate when the proxy stopped: %d", self._left_out)
 
     def _store(self, numbers: list[Numbers], learned: str | None) -> None:
+        for one in numbers:
+            if self.on_numbers is not None:
+                self.on_numbers(one)
+
         def write(log: Log, _: None) -> None:
             for one in numbers:
                 log.set_numbers(one)

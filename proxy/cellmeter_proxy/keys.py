@@ -7,6 +7,8 @@ working when it is revoked.
 import secrets
 from typing import Final, NamedTuple
 
+from cellmeter_proxy.budget import Budget
+
 PREFIX: Final = "cm-"
 
 
@@ -15,6 +17,7 @@ class CellRef(NamedTuple):
 
     cell_id: str
     attempt: int
+    budget: Budget | None = None
 
     @property
     def session(self) -> str:
@@ -28,10 +31,10 @@ class KeyRing:
     def __init__(self) -> None:
         self._cells: dict[str, CellRef] = {}
 
-    def issue(self, cell_id: str, attempt: int = 1) -> str:
-        """A fresh key for one attempt of a cell."""
+    def issue(self, cell_id: str, attempt: int = 1, *, budget: Budget | None = None) -> str:
+        """A fresh key for one attempt of a cell, which may spend as much as its budget says."""
         key = PREFIX + secrets.token_urlsafe(24)
-        self._cells[key] = CellRef(cell_id, attempt)
+        self._cells[key] = CellRef(cell_id, attempt, budget)
         return key
 
     def revoke(self, key: str) -> None:

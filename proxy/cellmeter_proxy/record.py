@@ -105,6 +105,11 @@ class Call(Record, frozen=True, kw_only=True):
     message_count: int | None = None
     new_messages: int | None = None
     """Of ``message_count``, those that no earlier call of the session had sent."""
+    provider_tools: list[str] | None = None
+    """What the request asks the provider to run or to fetch by itself: ``web_search``, ``mcp:URL``, ``image_url:URL``.
+
+    None where the request could not be read, or was recorded before version 4 of the log.
+    """
     request_bytes: int | None = None
     response_bytes: int | None = None
     request_blob: str | None = None

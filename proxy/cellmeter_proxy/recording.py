@@ -126,6 +126,7 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
         sent_hash=None if sent is None else digest_of(sent),
         prefix_hash=facts.prefix[-1] if facts.prefix else None,
         message_count=facts.message_count,
+        provider_tools=[_clean(tool, redactor) for tool in facts.provider_tools] if isinstance(request, dict) else None,
         request_bytes=len(body),
         request_blob=blob.digest,
         redactions=masked,
@@ -162,8 +163,11 @@ def printable(record: R, redactor: Redactor) -> R:
     together = "\n".join(getattr(record, name) for name in names)
     if together.isascii() and not redactor.spans(together.encode()):
         return record
-    changed = {name: redactor.text(getattr(record, name))[0].encode("utf-8", "replace").decode() for name in names}
-    return replace(record, **changed)
+    return replace(record, **{name: _clean(getattr(record, name), redactor) for name in names})
+
+
+def _clean(text: str, redactor: Redactor) -> str:
+    return redactor.text(text)[0].encode("utf-8", "replace").decode()
 
 
 def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:

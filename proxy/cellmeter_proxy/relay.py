@@ -35,6 +35,7 @@ from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.outcome import TOLD_LATE, Broken, Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
 from cellmeter_proxy.persist import Persistence
+from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
 from cellmeter_proxy.redact import Redactor, credentials
@@ -95,7 +96,9 @@ class Relay:
         metrics: Metrics,
         *,
         accountant: Accountant,
+        policy: Policy,
     ) -> None:
+        self._policy = policy
         self._accountant = accountant
         self._config = config
         self._writer = writer
@@ -195,6 +198,9 @@ class Relay:
                 return await self._reject_upload(exchange, upload.trouble)
             if isinstance(admission, Refusal):
                 return await self._refuse(exchange, admission)
+            objection = await self._policy.objection(exchange, admission.cell.budget if admission.cell else None)
+            if objection is not None:
+                return await self._object(exchange, objection)
             with exchange.ends:
                 return await self._relay(exchange, admission)
         except LogUnwritableError as error:
@@ -204,6 +210,8 @@ class Relay:
             raise
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost neither the row nor the proxy
             return await self._fail(exchange, error)
+        finally:
+            self._policy.ledger.release(exchange.call.call_id)
 
     async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
         request = exchange.request
@@ -250,6 +258,11 @@ class Relay:
     async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.StreamResponse:
         await exchange.opened()
         return await self._reply(exchange, 401, "rejected", refusal.reason, "invalid_api_key")
+
+    async def _object(self, exchange: Exchange, objection: str) -> web.StreamResponse:
+        """The one error that all agents tried stop on at once; they come back after a 401, 402, 403 or 429."""
+        exchange.call = replace(await exchange.opened(), sent_hash=None)
+        return await self._reply(exchange, 400, "rejected", objection, "model_not_found")
 
     async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.StreamResponse:
         """The head of a request has come, and its body not whole: there is nothing to send on."""
@@ -320,6 +333,7 @@ class Relay:
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
+            self._policy.ledger.settle(row)
         exchange.closed = True
         self._accountant.take(row)
 

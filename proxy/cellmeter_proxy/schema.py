@@ -23,7 +23,7 @@ from cellmeter_proxy.record import (
     Sweep,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 TABLES: Final[dict[type[Record], str]] = {
     Sweep: "sweeps",
@@ -78,7 +78,7 @@ def _sql_type(hint: object) -> SqlType:
 def migrate(db: Database) -> None:
     """Bring a new or older log to ``SCHEMA_VERSION``. Does nothing where it is there already."""
     set_ = Migrations("cellmeter")
-    for step in (_m001_first, _m002_message_count, _m003_attached_to):
+    for step in (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools):
         set_(name=step.__name__.lstrip("_"))(step)
     set_.apply(db)
 
@@ -99,7 +99,8 @@ def _m001_first(db: Database) -> None:
     cast("Table", db["meta"]).create({"key": str, "value": str}, pk="key")
     _create(db, Sweep, "sweep_id")
     _create(db, Cell, ("cell_id", "attempt"))
-    calls = _create(db, Call, "call_id", without=frozenset({"message_count", "attached_to"}))
+    later = frozenset({"message_count", "attached_to", "provider_tools"})
+    calls = _create(db, Call, "call_id", without=later)
     calls.create_index(["session", "seq"], unique=True)
     calls.create_index(["cell_id", "cell_attempt"])
     calls.create_index(["state"])
@@ -118,3 +119,7 @@ def _m002_message_count(db: Database) -> None:
 
 def _m003_attached_to(db: Database) -> None:
     cast("Table", db["calls"]).add_column("attached_to", str)
+
+
+def _m004_provider_tools(db: Database) -> None:
+    cast("Table", db["calls"]).add_column("provider_tools", str)

@@ -19,12 +19,14 @@ from yarl import URL
 from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
+from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
 from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.passing import as_it_came
+from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
@@ -45,7 +47,9 @@ class ProxyConfig:
     sandboxes that have no network. ``http_proxy`` is the one by which this network reaches the provider.
     ``shutdown_s`` bounds the wait for calls in flight when the proxy stops, and then the working out of costs and
     estimates that are still to be done; ``prices`` is a file of the user's own prices (see ``prices.load_overrides``).
-    For the rest see ``RelayConfig``.
+    ``budget`` bounds what each session may spend, and with ``cells_only`` what all cells may spend together; a cell's
+    own comes with its key. ``granted_tools`` are the provider-side tools that may be used (see ``policy.is_granted``);
+    None refuses none. For the rest see ``RelayConfig``.
     """
 
     upstream: str
@@ -66,6 +70,8 @@ class ProxyConfig:
     on_429: On429 = "observe"
     patience: Patience = field(default_factory=Patience)
     prices: Path | None = None
+    budget: Budget | None = None
+    granted_tools: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class Running:
     """``http://HOST:PORT``, without ``/v1``."""
     keys: KeyRing
     writer: LogWriter
+    ledger: Ledger
+    """What was spent of the budgets."""
     socket_path: Path | None
     open_calls: Callable[[], int]
     """How many calls are being relayed now."""
@@ -103,6 +111,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
+        policy = Policy(Ledger(config.budget, per_session=not config.cells_only), config.granted_tools)
+        accountant.on_numbers = policy.learn
         metrics = Metrics(version("cellmeter"))
         relay = Relay(
             RelayConfig(
@@ -123,6 +133,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             session,
             metrics,
             accountant=accountant,
+            policy=policy,
         )
         metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
@@ -140,7 +151,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
-        yield Running(url, keys, writer, config.socket_path, lambda: relay.open_calls)
+        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls)
 
 
 def make_app(relay: Relay, writer: LogWriter, metrics: Metrics) -> web.Application:

@@ -19,8 +19,11 @@ _TRANSIENT: Final = frozenset({408, 409, 425})
 """Statuses below 500 that ask for the same request again later (RFC 9110 §15.5, RFC 8470 §5.2)."""
 _LOCAL_NETWORK: Final = ("network is unreachable", "network is down", "temporary failure in name resolution")
 """Texts of ENETUNREACH, ENETDOWN (errno(3)) and EAI_AGAIN (gai_strerror(3)): this machine has no network."""
-_BUDGET: Final = "budget"
-"""The proxy's own word in the error of a call that it refused because a budget was spent."""
+_BUDGET: Final = "the budget"
+"""How the proxy's own sentence begins for a call that it refused because a budget was spent.
+
+What an agent wrote, such as the address of a tool, can stand further on in the sentence of another refusal.
+"""
 
 
 class Trouble(Enum):
@@ -73,7 +76,7 @@ def trouble_of(call: Call, attempts: Sequence[Attempt]) -> Trouble | None:
         case "ok" | None:
             return None
         case "rejected":
-            return Trouble.BUDGET if _BUDGET in (call.error or "").lower() else Trouble.REFUSED
+            return Trouble.BUDGET if (call.error or "").startswith(_BUDGET) else Trouble.REFUSED
         case "interrupted":
             return Trouble.RECORDER
         case "client_gone":

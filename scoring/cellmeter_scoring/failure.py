@@ -16,7 +16,9 @@ from cellmeter_scoring.throttling import run_of, throttled_us
 INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
     {"rate_limited", "provider_error", "incompatible", "grader_error", "harness_error", "cancelled"}
 )
-"""The classes that say nothing about what the agent can do: left out of rates, always counted."""
+"""The classes that say nothing about what the agent can do, and that another attempt may change."""
+EXCLUDED: Final[frozenset[FailureClass]] = INFRASTRUCTURE | {"budget_exceeded"}
+"""The classes of cells that were not let come to their end: left out of rates, always counted, in both bounds."""
 
 _BLAME: Final[Mapping[Trouble, FailureClass]] = {
     Trouble.THROTTLED: "rate_limited",
@@ -123,13 +125,19 @@ def _by_the_wire(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) ->
     troubles = [(call, trouble_of(call, by_call.get(call.call_id, []))) for call in ending]
     refused = [call for call, trouble in troubles if trouble is Trouble.REFUSED]
     if refused and not answers and len(refused) == len(asked):
-        return _verdict("incompatible", refused, _ended_in(Trouble.REFUSED, refused, asked, answers))
+        return _verdict("incompatible", refused, _ended_in(Trouble.REFUSED, refused, asked, answers) + _why(refused))
     infrastructure = [trouble for _, trouble in troubles if trouble is not None and trouble in _BLAME]
     if not infrastructure or (answers and troubles[-1][1] is Trouble.REFUSED):
         return None
     blamed = infrastructure[-1]
     calls = [call for call, trouble in troubles if trouble is blamed]
     return _verdict(_BLAME[blamed], calls, _ended_in(blamed, calls, asked, answers))
+
+
+def _why(refused: Sequence[Call]) -> str:
+    """The proxy's own sentence, where it was the proxy that refused."""
+    last = refused[-1]
+    return f": {last.error}" if last.outcome == "rejected" and last.error else ""
 
 
 def _by_throttled_time(

@@ -19,6 +19,7 @@ from cellmeter_harness.sandbox.process import ProcessSandbox
 from cellmeter_harness.sweep import CellPlan
 from cellmeter_harness.task import Task
 from cellmeter_harness.testing import LogRecorder, tiny_agent, tiny_task
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.record import (
     Artifact,
     Attempt,
@@ -355,9 +356,9 @@ class WatchfulRecorder(LogRecorder):
         super().__init__(path)
         self.order: list[str] = []
 
-    def issue_key(self, cell_id: str, attempt: int) -> str:
+    def issue_key(self, cell_id: str, attempt: int, budget: Budget | None = None) -> str:
         self.order.append("key")
-        return super().issue_key(cell_id, attempt)
+        return super().issue_key(cell_id, attempt, budget)
 
     async def append(self, *records: Record) -> None:
         self.order += [type(record).__name__ for record in records]

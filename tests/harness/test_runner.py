@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from cellmeter_harness.agent import load_agent
-from cellmeter_harness.events import CellFinished, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
 from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox.process import ProcessSandbox
-from cellmeter_harness.sweep import Retry, SweepSpec, Upstream
+from cellmeter_harness.sweep import Limits, Retry, SweepSpec, Upstream
 from cellmeter_harness.testing import LogRecorder, tiny_agent, tiny_task
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Attempt, Call, Cell, FailureClass, Record, Sweep
 
@@ -29,7 +30,10 @@ def by_the_exit(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) 
     """Exit code 75 stands for a provider that limits the rate, as EX_TEMPFAIL does in sysexits.h."""
     if cell.exit_code == 75:
         return Verdict("rate_limited")
-    return Verdict("none" if cell.grade and cell.grade.passed else "agent_error")
+    if cell.grade and cell.grade.passed:
+        return Verdict("none")
+    # As the real judge has it: an agent that failed after its first call is convicted by a call.
+    return Verdict("agent_error", evidence=[] if cell.exit_code else ["c"])
 
 
 JUDGE = Judge(classify=by_the_exit, infrastructure=frozenset({"rate_limited", "harness_error", "cancelled"}))
@@ -298,3 +302,40 @@ async def test_a_log_that_cannot_be_written_stops_the_sweep_with_its_sentence(
         await go(spec, recorder)
     assert list(scratch.iterdir()) == []
     recorder.close()
+
+
+async def test_a_pair_that_cannot_work_is_stopped_and_a_later_run_goes_on_with_it(
+    spec: SweepSpec, recorder: LogRecorder, tmp_path: Path
+) -> None:
+    broken = tiny_agent(tmp_path / "broken.toml", f"[ -e {tmp_path}/repaired ] && echo fixed > state || exit 3")
+    spec = msgspec.structs.replace(spec, agents=[*spec.agents, broken], concurrency=1)
+    events: list[Event] = []
+    end = await go(spec, recorder, events)
+    left = "s/broken/m/tiny/two#run2"
+    sentence = "broken with m is stopped after 3 agent_error in a row: None"
+    assert [event for event in events if isinstance(event, CellsLeft)] == [CellsLeft(reason=sentence, cells=[left])]
+    assert (end.cells, end.unrun) == (11, [left])
+    assert left not in {cell.cell_id for cell in rows(recorder)}
+    (tmp_path / "repaired").touch()
+    again = await go(spec, recorder)
+    assert (again.cells, again.unrun) == (12, [])
+    assert left in {cell.cell_id for cell in rows(recorder)}
+
+
+async def test_a_spent_sweep_runs_no_further_cell(spec: SweepSpec, recorder: LogRecorder) -> None:
+    recorder.spent = "the budget of 1 call of this sweep is spent (1 made)"
+    events: list[Event] = []
+    end = await go(spec, recorder, events)
+    assert (end.cells, len(end.unrun)) == (0, 8)
+    assert events[1] == CellsLeft(reason=recorder.spent, cells=end.unrun)
+    assert rows(recorder) == []
+    recorder.spent = None
+    assert (await go(spec, recorder)).cells == 8
+
+
+async def test_every_key_carries_the_budget_of_its_cell(spec: SweepSpec, recorder: LogRecorder) -> None:
+    limits = Limits(calls=7)
+    await go(msgspec.structs.replace(spec, limits=limits), recorder)
+    assert recorder.budgets == [Budget(calls=7)] * 8
+    with pytest.raises(CellmeterError, match="the budget of its cells has changed"):
+        await go(spec, recorder)

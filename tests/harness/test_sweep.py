@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cellmeter_harness.sweep import describe, load_sweep, plan_cells, read_document, spec_json
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 
 TASK = """
@@ -101,9 +102,29 @@ def test_the_description_of_a_sweep_survives_the_log_and_follows_its_agents_and_
     assert first.agents["other"] != second.agents["other"]
 
 
+def test_what_cells_and_the_sweep_may_spend_and_what_is_granted_is_read_and_described(sweep: Path) -> None:
+    bare = load_sweep(sweep)
+    assert (bare.limits.budget(), bare.limits.sweep.budget(), bare.grants.tools) == (None, None, [])
+    limits = "timeout_s = 20\ncalls = 5\ntokens = 900\n[limits.sweep]\ncost_usd = 2.5\ntimeout_s = 60\n"
+    sweep.write_text(SWEEP.replace("timeout_s = 20\n", limits) + '[grants]\nprovider_tools = ["web_search", "mcp"]\n')
+    spec = load_sweep(sweep)
+    assert {cell.budget for cell in plan_cells(spec)} == {Budget(calls=5, tokens=900)}
+    assert spec.limits.sweep.budget() == Budget(cost_usd=2.5, seconds=60)
+    assert (describe(spec).budget, describe(spec).granted_tools) == (Budget(calls=5, tokens=900), ["mcp", "web_search"])
+    assert read_document(spec_json(describe(spec)).decode()) == describe(spec)
+
+
+def test_all_provider_side_tools_can_be_granted(sweep: Path) -> None:
+    sweep.write_text(SWEEP + '[grants]\nprovider_tools = "all"\n')
+    assert load_sweep(sweep).grants.tools == ["all"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
+        ("timeout_s = 20", "calls = 0", "limits.calls: Expected `int` >= 1"),
+        ("timeout_s = 20", "cost = 1", "limits: unknown key `cost`"),
+        ("[retry]", '[grants]\nprovider_tools = "some"\n[retry]', "grants.provider_tools: "),
         ("repeats = 2", "repeats = 0", "repeats: Expected `int` >= 1"),
         ("repeats = 2", "repeat = 2", "unknown key `repeat`"),
         ('name = "demo"', 'name = "a/b"', "name: not made of"),

@@ -182,6 +182,7 @@ def first_version(tmp_path: Path) -> Path:
         log.conn.executescript(
             "ALTER TABLE calls DROP COLUMN message_count;"
             "ALTER TABLE calls DROP COLUMN attached_to;"
+            "ALTER TABLE calls DROP COLUMN provider_tools;"
             "UPDATE meta SET value = '1' WHERE key = 'schema_version';"
             "DELETE FROM _sqlite_migrations WHERE name <> 'm001_first'"
         )
@@ -195,7 +196,7 @@ def test_a_log_of_an_older_version_is_read_and_what_it_did_not_measure_is_null(f
 
 
 def test_a_log_of_an_older_version_is_brought_up_to_date_when_it_is_written(first_version: Path) -> None:
-    newer = replace(CALL, call_id="2", seq=2, message_count=3)
+    newer = replace(CALL, call_id="2", seq=2, message_count=3, provider_tools=["web_search"])
     with Log.create(first_version) as log:
         assert log.meta("schema_version") == str(SCHEMA_VERSION)
         log.append(newer)

@@ -240,11 +240,14 @@ def test_a_spent_budget_ends_the_cell_as_such() -> None:
     )
 
 
-def test_calls_that_the_proxy_refused_for_another_reason_are_incompatible() -> None:
-    refused = make_failed_call(
-        "a", 1, 400, outcome="rejected", error="the provider-side tool web_search is not granted"
+def test_calls_that_the_proxy_refused_for_another_reason_are_incompatible_whatever_the_agent_wrote_into_it() -> None:
+    error = "provider-side tools are refused unless they are granted: mcp:https://the budget.example"
+    refused = make_failed_call("a", 1, 400, outcome="rejected", error=error)
+    assert classify(failed_cell(exit_code=1), [refused], []) == Verdict(
+        failure_class="incompatible",
+        reason=f"the only call ended in a refusal as malformed or unsupported: {error}",
+        evidence=["a"],
     )
-    assert classify(failed_cell(exit_code=1), [refused], []).failure_class == "incompatible"
 
 
 def test_a_recorder_that_died_is_the_harness_own() -> None:

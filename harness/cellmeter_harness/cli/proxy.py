@@ -3,15 +3,20 @@
 import asyncio
 import logging
 from pathlib import Path
+from typing import Final
 
 import click
+import msgspec
 
 from cellmeter_harness.cli.aio import run_async
 from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.absorb import On429
+from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
+
+_BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd", "seconds": "seconds"}
 
 
 @click.command()
@@ -38,6 +43,16 @@ from cellmeter_proxy.server import ProxyConfig, serve
     help="Ask for usage in streams of chat completions whose client does not, and take the extra chunk out again.",
 )
 @click.option(
+    "--budget",
+    metavar="KEY=N[,…]",
+    help="What each session may spend of calls, tokens, cost (US dollars) and seconds, e.g. calls=100,cost=5.",
+)
+@click.option(
+    "--refuse-provider-tools",
+    is_flag=True,
+    help="Refuse what asks the provider itself to search, to run code, or to fetch a URL.",
+)
+@click.option(
     "--on-429",
     "on_429",
     type=click.Choice(["observe", "absorb", "pace"]),
@@ -52,10 +67,12 @@ def proxy(
     log: Path,
     listen: str,
     durability: Durability,
-    prices: Path | None,
+    budget: str | None,
     *,
+    prices: Path | None,
     on_429: On429,
     ask_usage: bool,
+    refuse_provider_tools: bool,
 ) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -69,6 +86,8 @@ def proxy(
         ask_usage=ask_usage,
         on_429=on_429,
         prices=prices,
+        budget=None if budget is None else parse_budget(budget),
+        granted_tools=frozenset() if refuse_provider_tools else None,
     )
     run_async(_serve(config))
 
@@ -86,6 +105,30 @@ def parse_listen(text: str) -> tuple[str, int]:
             f"--listen {text!r} is not HOST:PORT", hint="for example --listen 127.0.0.1:4000", exit_code=2
         )
     return host.strip("[]"), int(port)
+
+
+def parse_budget(text: str) -> Budget:
+    """The budget of ``calls=N,tokens=N,cost=USD,seconds=S``, any of them.
+
+    Raises:
+        CellmeterError: it is not of that form.
+
+    """
+    given = [item.partition("=") for item in text.split(",")]
+    values = {_BUDGET_KEYS.get(name.strip(), ""): value.strip() for name, _, value in given}
+    try:
+        if len(values) < len(given):
+            raise ValueError
+        budget = msgspec.convert(values, Budget, strict=False)
+        if any(getattr(budget, name) is None for name in values):
+            raise ValueError
+    except ValueError:
+        raise CellmeterError(
+            f"--budget {text!r} is not made of calls=N, tokens=N, cost=USD and seconds=S, each once",
+            hint="for example --budget calls=100,tokens=1000000,cost=5",
+            exit_code=2,
+        ) from None
+    return budget
 
 
 async def _serve(config: ProxyConfig) -> None:

@@ -1,0 +1,89 @@
+"""Limits and grants of a sweep's file, from the file to the verdict, with real agents and the scripted provider."""
+
+from pathlib import Path
+
+import pytest
+
+from cellmeter_harness.conduct import conduct
+from cellmeter_harness.events import CellsLeft, Event
+from cellmeter_harness.sweep import load_sweep
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.record import Call, Cell
+from cellmeter_scoring import leaderboard, rescore
+
+SWEEP = """
+name = "s"
+agents = ["reference"]
+models = ["scripted/small"]
+tasks = ["mutations/python-comparator-swap"]
+repeats = 2
+isolation = "process"
+[upstream]
+scripted = true
+"""
+SEARCHER = """
+name = "searcher"
+version = "1"
+description = "Asks the provider to search, once"
+kind = "command"
+command = ["{python}", "-c", '''
+import sys, urllib.request
+url, key = sys.argv[1:]
+body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"type":"web_search"}]}'
+request = urllib.request.Request(url + "/chat/completions", body, {"Authorization": "Bearer " + key})
+urllib.request.urlopen(request).read()
+''', "{base_url}", "{api_key}"]
+"""
+
+
+async def run(path: Path, text: str) -> tuple[list[Cell], list[Call], list[Event]]:
+    path.write_text(text)
+    events: list[Event] = []
+    spec = load_sweep(path)
+    await conduct(spec, events.append, durability="process")
+    with Log.read(spec.log) as log:
+        return list(log.rows(Cell, "1 ORDER BY run")), list(log.rows(Call, "1 ORDER BY started_at, seq")), events
+
+
+async def test_a_cell_that_reaches_its_budget_ends_as_such_with_the_calls_that_prove_it(tmp_path: Path) -> None:
+    cells, calls, _ = await run(tmp_path / "s.toml", SWEEP + "[limits]\ncalls = 2\n")
+    assert [cell.failure_class for cell in cells] == ["budget_exceeded"] * 2
+    assert [cell.attempt for cell in cells] == [1, 1]
+    sentence = "the budget of 2 calls of this cell is spent (2 made)"
+    assert {cell.failure_reason for cell in cells} == {f"a budget ended the run: {sentence}"}
+    refused = [call for call in calls if call.outcome == "rejected"]
+    assert [call.call_id for call in refused] == [call_id for cell in cells for call_id in cell.evidence]
+    assert {call.error for call in refused} == {sentence}
+    (row,) = leaderboard(rescore(tmp_path / "cellmeter.db", "cellmeter-1"))
+    assert (row.pass_rate, row.excluded) == (None, {"budget_exceeded": 2})
+    assert [call.cell_id for call in calls if call.outcome == "ok"] == [cells[0].cell_id] * 2 + [cells[1].cell_id] * 2
+
+
+async def test_a_sweep_that_has_spent_its_budget_leaves_the_rest_unrun_and_knows_so_in_its_next_run(
+    tmp_path: Path,
+) -> None:
+    text = SWEEP.replace("repeats = 2", "repeats = 4") + "[limits.sweep]\ncalls = 6\n"
+    cells, calls, events = await run(tmp_path / "s.toml", text)
+    assert [cell.failure_class for cell in cells] == ["none", "budget_exceeded"]
+    assert sum(call.outcome == "ok" for call in calls) == 6
+    sentence = "the budget of 6 calls of this sweep is spent (6 made)"
+    assert [event for event in events if isinstance(event, CellsLeft)] == [
+        CellsLeft(reason=sentence, cells=[cells[0].cell_id.replace("run1", f"run{run}") for run in (3, 4)])
+    ]
+    again, _, events = await run(tmp_path / "s.toml", text)
+    assert again == cells
+    assert any(isinstance(event, CellsLeft) and event.reason == sentence for event in events)
+
+
+@pytest.mark.parametrize(
+    ("grants", "outcome", "verdict"),
+    [("", "rejected", "incompatible"), ('[grants]\nprovider_tools = ["web_search"]\n', "ok", "none")],
+)
+async def test_a_cell_that_uses_a_provider_side_tool_needs_a_grant(
+    tmp_path: Path, grants: str, outcome: str, verdict: str
+) -> None:
+    (tmp_path / "searcher.toml").write_text(SEARCHER)
+    text = SWEEP.replace('"reference"', '"./searcher.toml"').replace("repeats = 2", "retry.infrastructure = 0")
+    (cell,), (call,), _ = await run(tmp_path / "s.toml", text + grants)
+    assert (call.outcome, call.provider_tools) == (outcome, ["web_search"])
+    assert cell.failure_class == verdict
