@@ -15,7 +15,7 @@ from cellmeter_scoring.axes.refusal import Refusal
 from cellmeter_scoring.axes.tokens import TokenCounts
 from cellmeter_scoring.doubts import Doubt, doubts_of
 from cellmeter_scoring.evidence import CellEvidence
-from cellmeter_scoring.failure import EXCLUDED, Verdict, classify
+from cellmeter_scoring.failure import INFRASTRUCTURE, Verdict, classify
 from cellmeter_scoring.methodology import Methodology
 from cellmeter_scoring.score import D, Result, Unscored, published, value_of
 
@@ -112,7 +112,7 @@ def score_cell(evidence: CellEvidence, methodology: Methodology) -> CellScore:
 
 def _score_axes(evidence: CellEvidence, methodology: Methodology, verdict: Verdict) -> AxisResults:
     scorers = methodology.scorers
-    unfair = verdict.failure_class in EXCLUDED and not methodology.scores_infrastructure
+    unfair = verdict.failure_class in INFRASTRUCTURE and not methodology.scores_infrastructure
     why = f"{verdict.failure_class}: {verdict.reason}" if unfair else None
     return AxisResults(
         pass_rate=_unless(why, scorers.pass_rate(evidence)),

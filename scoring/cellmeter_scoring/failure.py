@@ -17,8 +17,6 @@ INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
     {"rate_limited", "provider_error", "incompatible", "grader_error", "harness_error", "cancelled"}
 )
 """The classes that say nothing about what the agent can do, and that another attempt may change."""
-EXCLUDED: Final[frozenset[FailureClass]] = INFRASTRUCTURE.union(("budget_exceeded",))
-"""The classes of cells that were not let come to their end: left out of rates, always counted, in both bounds."""
 
 _BLAME: Final[Mapping[Trouble, FailureClass]] = {
     Trouble.THROTTLED: "rate_limited",

@@ -55,7 +55,8 @@ async def test_a_cell_that_reaches_its_budget_ends_as_such_with_the_calls_that_p
     assert [call.call_id for call in refused] == [call_id for cell in cells for call_id in cell.evidence]
     assert {call.error for call in refused} == {sentence}
     (row,) = leaderboard(rescore(tmp_path / "cellmeter.db", "cellmeter-1"))
-    assert (row.pass_rate, row.excluded) == (None, {"budget_exceeded": 2})
+    # The agent spent it: that is no fault of the infrastructure, and leaving the rate would be a way out of it.
+    assert (row.pass_rate, row.excluded) == (0.0, {})
     assert [call.cell_id for call in calls if call.outcome == "ok"] == [cells[0].cell_id] * 2 + [cells[1].cell_id] * 2
 
 
