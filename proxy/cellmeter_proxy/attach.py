@@ -145,7 +145,7 @@ class Tapes:
         wanted = (await exchange.opened()).request_hash
         for tape in left:
             known = (await tape.exchange.opened()).request_hash
-            same = tape.exchange.request.query_string == exchange.request.query_string
+            same = tape.exchange.request.query == exchange.request.query
             if same and wanted is not None and known == wanted and not tape.over:
                 tape.exchange.followers += 1
                 exchange.ends.callback(_leave, tape.exchange)
