@@ -8,10 +8,11 @@ Invariant: a request is written at once and whole, so that whoever fails before 
 """
 
 import asyncio
+import functools
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -32,6 +33,10 @@ _SWITCHING: Final = 101
 _HANG_UP: Final = sum(getattr(select, name, 0) for name in ("POLLHUP", "POLLERR", "POLLRDHUP"))
 
 
+Take = Callable[[bytes], bool]
+"""Takes a piece of a body the moment it arrives; False where there is more to do for it than can be done at once."""
+
+
 class PeerHungUpError(aiohttp.ClientConnectionError):
     """The other side had closed the connection before anything of the request was written to it."""
 
@@ -39,12 +44,17 @@ class PeerHungUpError(aiohttp.ClientConnectionError):
 class ProviderAnswer:
     """An answer whose head has come. Leaving its context closes the connection, unless the answer has ended."""
 
-    __slots__ = ("_connection", "_message", "content")
+    __slots__ = ("_connection", "_message", "_protocol", "_silence_s", "content")
 
-    def __init__(self, message: RawResponseMessage, content: StreamReader, connection: Connection) -> None:
+    def __init__(
+        self, message: RawResponseMessage, content: StreamReader, connection: Connection, silence_s: float
+    ) -> None:
         self.content = content
         """The body, as it comes."""
         self._message = message
+        self._silence_s = silence_s
+        # The connector makes no other.
+        self._protocol = cast("_Protocol", connection.protocol)
         self._connection: Connection | None = connection
         content.on_eof(self._release)
 
@@ -82,6 +92,21 @@ class ProviderAnswer:
         while chunk := await self.content.readany():
             yield chunk
 
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        """Have the body taken piece by piece as it arrives; the iterator yields for each piece that ``take`` left.
+
+        A token of a stream need not wait for a task to be woken: it is taken in the event loop's own callback. Nothing
+        more is taken until the iterator is asked on.
+
+        Raises:
+            TimeoutError: the provider fell silent.
+            aiohttp.ClientError: it broke off.
+
+        """
+        flow = _Flow(self.content, self._protocol, take, self._silence_s)
+        while await flow.left():
+            yield
+
     def close(self) -> None:
         """Read no more of the answer."""
         connection, self._connection = self._connection, None
@@ -108,6 +133,91 @@ class ProviderAnswer:
             connection.release()
 
 
+class _Protocol(ResponseHandler):
+    """A connection that tells of what comes, at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.on_news: Callable[[], None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Without data this is a part of somebody's reading, which goes on by itself.
+        if data and self.on_news is not None:
+            self.on_news()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.on_news is not None:
+            self.on_news()
+
+
+class _Flow:
+    """One body on its way from its connection to whoever takes it."""
+
+    def __init__(self, content: StreamReader, protocol: _Protocol, take: Take, silence_s: float) -> None:
+        self._content = content
+        self._protocol = protocol
+        self._take = take
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._listening: asyncio.TimerHandle | None = None
+
+    async def left(self) -> bool:
+        """Wait until a piece was not taken; False at the end of the body."""
+        found = self._look()
+        if found is not None:
+            return found
+        # Its own timer is set anew for every piece; ours once in a while.
+        self._protocol.read_timeout = None
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiter = waiter
+        self._protocol.on_news = self._on_news
+        self._listen()
+        try:
+            return await waiter
+        finally:
+            self._protocol.on_news = self._waiter = None
+            if self._listening is not None:
+                self._listening.cancel()
+
+    def _look(self) -> bool | None:
+        """Have everything taken that is there: whether something was left; None where more is to come."""
+        while data := self._content.read_nowait():
+            if not self._take(data):
+                return True
+        return False if self._content.at_eof() else None
+
+    def _on_news(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        self._heard = self._loop.time()
+        try:
+            found = self._look()
+        except Exception as error:  # noqa: BLE001 - goes to whoever waits
+            waiter.set_exception(error)
+        else:
+            if found is not None:
+                waiter.set_result(found)
+
+    def _listen(self) -> None:
+        left_s = self._heard + self._silence_s - self._loop.time()
+        if left_s > 0:
+            self._listening = self._loop.call_later(left_s, self._listen)
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(aiohttp.SocketTimeoutError("nothing more of the answer came"))
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
+        self._factory = factory
+
+
 class ProviderClient:
     """Sends requests to one provider.
 
@@ -122,7 +232,7 @@ class ProviderClient:
     def __init__(self, upstream: URL, *, connect_s: float, silence_s: float, http_proxy: str | None = None) -> None:
         self._silence_s = silence_s
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
-        self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_IDLE_S)
+        self._connector = _Connector(limit=0, keepalive_timeout=_KEEP_IDLE_S)
         self._session = aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
         # What the connector asks of a request is where it goes.
         self._destination = aiohttp.ClientRequest(
@@ -167,7 +277,7 @@ class ProviderClient:
         except BaseException:
             connection.close()
             raise
-        return ProviderAnswer(message, content, connection)
+        return ProviderAnswer(message, content, connection, self._silence_s)
 
     async def connect(self) -> Connection:
         """A connection to the provider, kept from before or new.

@@ -103,8 +103,8 @@ class Request:
         if transport is not None and self.is_http_1_1 and self.headers.get("expect", "").lower() == "100-continue":
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async def write(self, data: bytes) -> None:
-        """Send bytes, and wait while the client is slow to take them.
+    def put(self, data: bytes) -> bool:
+        """Send bytes; False where the client is slow to take them, so that more should wait for ``drain``.
 
         Raises:
             ConnectionError: the client has gone.
@@ -114,8 +114,16 @@ class Request:
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         transport.write(data)
-        if self._protocol.writing_paused:
-            await self._writer.drain()
+        return not self._protocol.writing_paused
+
+    async def drain(self) -> None:
+        """Wait while the client is slow.
+
+        Raises:
+            ConnectionError: it has gone.
+
+        """
+        await self._writer.drain()
 
     def break_off(self) -> None:
         """End the connection without ending the answer, so that nobody takes half an answer for a whole one."""
@@ -200,23 +208,42 @@ class Response:
 
         """
         head, self._head = self._head, None
-        if head:
-            await self._begun().write(head)
+        if head and not self._begun().put(head):
+            await self.drain()
 
-    async def write(self, data: bytes) -> None:
-        """Send a piece of the body.
+    def put(self, data: bytes) -> bool:
+        """Send a piece of the body; False where the client is slow, so that the next one should wait for ``drain``.
 
         Raises:
             ConnectionError: the client has gone.
 
         """
         if not data or self._silent:
-            return
+            return True
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if self._head:
             data, self._head = self._head + data, None
-        await self._begun().write(data)
+        return self._begun().put(data)
+
+    async def drain(self) -> None:
+        """Wait while the client is slow.
+
+        Raises:
+            ConnectionError: it has gone.
+
+        """
+        await self._begun().drain()
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body, and wait while the client is slow.
+
+        Raises:
+            ConnectionError: the client has gone.
+
+        """
+        if not self.put(data):
+            await self.drain()
 
     async def write_eof(self) -> None:
         """End the answer.
@@ -229,8 +256,8 @@ class Response:
         if self._chunked:
             self._chunked = False
             rest += _LAST_CHUNK
-        if rest:
-            await self._begun().write(rest)
+        if rest and not self._begun().put(rest):
+            await self.drain()
 
     def _begun(self) -> Request:
         if self._request is None:

@@ -70,6 +70,8 @@ class Passage:
         self._recognised = self._envelope is not None  # whose form was chosen already
         self._answered = False  # the client has been given all that completes the answer
         self._deaf = False  # it has gone since
+        self._backlog = b""  # what could not be passed on the moment it came
+        self._drained = 0  # bytes that nobody waited for
 
     async def run(self) -> Response:
         """Pass the answer on to its end, and close the row on the way."""
@@ -90,26 +92,49 @@ class Passage:
     async def _pass_body(self) -> Broken | None:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
         exchange = self._exchange
-        drained = 0
         patience = asyncio.timeout(None)
         try:
             async with patience, self._looking(patience):
-                async for chunk in self._incoming.chunks():
-                    await self._release(self._feed(chunk))
+                async for _ in self._incoming.each(self._pass_at_once):
+                    await self._catch_up()
                     if self._watcher.terminal and not exchange.closed:
                         await self._complete(self._watcher.take_held())
                     if exchange.awaited and not exchange.closed:
                         patience.reschedule(None)
                         continue
                     self._bound(patience)
-                    drained += len(chunk)
-                    if drained > self._drain.size:
-                        return _too_much(f"{drained} further bytes")
+                    if self._drained > self._drain.size:
+                        return _too_much(f"{self._drained} further bytes")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if patience.expired():
                 return _too_much(f"{self._drain.seconds:g} s")
             return broke_off(error, self._limits)
         return None
+
+    def _pass_at_once(self, chunk: bytes) -> bool:
+        """Pass a piece on the moment it comes; False where there is more to do than that."""
+        exchange = self._exchange
+        out = self._feed(chunk)
+        if exchange.closed or not exchange.awaited:
+            self._drained += len(chunk)
+        elif self._envelope is None and exchange.client_gone_at is None and not self._watcher.terminal:
+            exchange.response = self._response
+            try:
+                return self._response.put(out)
+            except ConnectionError:
+                exchange.client_gone_at = now_us()
+                return False
+        self._backlog += out
+        return False
+
+    async def _catch_up(self) -> None:
+        backlog, self._backlog = self._backlog, b""
+        await self._release(backlog)
+        if not self._deaf and self._exchange.client_gone_at is None:
+            try:
+                await self._response.drain()
+            except ConnectionError:
+                self._exchange.client_gone_at = now_us()
 
     def _bound(self, patience: asyncio.Timeout) -> None:
         if patience.when() is None:

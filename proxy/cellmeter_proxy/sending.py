@@ -18,7 +18,7 @@ from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, request_headers
-from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient, Take
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
 from cellmeter_proxy.record import Attempt, now_us
@@ -78,6 +78,13 @@ class Incoming:
     def is_whole(self) -> bool:
         """Nothing of the body is still to come."""
         return self.response.content.is_eof()
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        """Have the body taken piece by piece (see ``ProviderAnswer.each``)."""
+        if self.read and not take(self.read):
+            yield
+        async for _ in self.response.each(take):
+            yield
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives."""
