@@ -80,7 +80,7 @@ def open_call(
         sent: what goes to the provider instead, where that differs.
 
     """
-    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open)
+    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open, size=len(body))
 
 
 def close_call(
@@ -97,7 +97,10 @@ def close_call(
 
     """
     kept = tuple(attempts)
-    return writer.submit(lambda: prepare_close(call, answer, redactor, kept), _write_close, otherwise=_unclosed)
+    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
+    return writer.submit(
+        lambda: prepare_close(call, answer, redactor, kept), _write_close, otherwise=_unclosed, size=size
+    )
 
 
 def _unclosed(prepared: Prepared) -> Prepared:
