@@ -112,12 +112,14 @@ def as_defined(body: bytes) -> bytes | None:
         return None
 
 
-PIECES = (
+WRITTEN = (
     b'[,]{}: \t"a" "\\ud800" "\\udc00" "\\n" "\n" 0 -0 -0.0 -00 -0e1 01 1. .5 1e5 1E+400 -1 -0123 1-0 true null NaN'
-).split(b" ") + [b"9" * 30, b"-" + b"9" * 4400, b'"\xff"', b'"\xc3\xa9"', b'"-0"', b'{"b":1,"b":-0}', b"\x0c"]
+)
+ODD = [b"9" * 30, b"-" + b"9" * 4400, b'"\xff"', b'"\xc3\xa9"', b'"-0"', b'{"b":1,"b":-0}', b"\x0c"]
+PIECES = [*WRITTEN.split(b" "), *ODD, b",", b"[", b"]", b'{"k":', b"}"]
 
 
-@given(st.lists(st.sampled_from([*PIECES, b",", b"[", b"]", b'{"k":', b"}"]), max_size=12).map(b"".join))
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
 @example(b'[-0,{"a":-0}, 2024-0]')
 def test_the_form_is_the_defined_one_however_the_text_is_parsed(body: bytes) -> None:
     assert canonical(body) == as_defined(body)
