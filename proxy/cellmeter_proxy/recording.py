@@ -9,6 +9,7 @@ coding included, unless something in it had to be masked: then it is stored with
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -112,7 +113,7 @@ def _unclosed(prepared: Prepared) -> Prepared:
 
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
     """Derive from a request's bytes what its row says of them."""
-    plain = decode(body, call.request_encoding)
+    plain = body if call.request_encoding is None else decode(body, call.request_encoding)
     request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
     facts = request_facts(call.dialect, call.endpoint, request)
     stored, masked = redactor.bytes(body if plain is None else plain)
@@ -159,11 +160,13 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
-    names = [name for name in _FOREIGN[type(record)] if getattr(record, name) is not None]
-    together = "\n".join(getattr(record, name) for name in names)
+    names = _FOREIGN[type(record)]
+    texts: tuple[str | None, ...] = attrgetter(*names)(record)
+    together = "\n".join(filter(None, texts))
     if together.isascii() and not redactor.spans(together.encode()):
         return record
-    return replace(record, **{name: _clean(getattr(record, name), redactor) for name in names})
+    given = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+    return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})
 
 
 def _clean(text: str, redactor: Redactor) -> str:
@@ -171,11 +174,13 @@ def _clean(text: str, redactor: Redactor) -> str:
 
 
 def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
+    received, decoded = watcher.received, watcher.decoded
     if watcher.frames is not None:
-        stored, masked = redact_stream(watcher.decoded, dialect, redactor)
+        stored, masked = redact_stream(decoded, dialect, redactor)
     else:
-        stored, masked = redactor.bytes(watcher.decoded)
-    return (stored, masked) if masked else redactor.bytes(watcher.received)
+        stored, masked = redactor.bytes(decoded)
+    # Nothing was found: what has no coding needs no second look.
+    return (stored, masked) if masked or received == decoded else redactor.bytes(received)
 
 
 def _write_open(log: Log, prepared: Prepared) -> Call:
