@@ -31,10 +31,11 @@ _ZSTD_LEVEL: Final = 3
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
 _AT_OPENING: Final = (
-    "call_id session seq cell_id cell_attempt writer via method endpoint dialect upstream request_model stream"
-    " body_hash request_hash prefix_hash message_count new_messages provider_tools request_bytes request_blob"
-    " request_encoding started_at retry_number user_agent client_session"
-).split()
+    *("call_id", "session", "seq", "cell_id", "cell_attempt", "writer", "via", "method", "endpoint", "dialect"),
+    *("upstream", "request_model", "stream", "body_hash", "request_hash", "prefix_hash", "message_count"),
+    *("new_messages", "provider_tools", "request_bytes", "request_blob", "request_encoding", "started_at"),
+    *("retry_number", "user_agent", "client_session"),
+)
 """The columns of a call that are known when its row is opened and never change: all that is indexed, but the state."""
 _AT_BOTH: Final = ("state", "usage_source", "sent_hash", "redactions")
 _SET_NUMBERS: Final = """

@@ -20,7 +20,7 @@ from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.outcome import Broken, Head, closing_row
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record
-from cellmeter_proxy.redact import Redactor, redact_stream
+from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
@@ -175,8 +175,8 @@ def _clean(text: str, redactor: Redactor) -> str:
 
 def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
     received, decoded = watcher.received, watcher.decoded
-    if watcher.frames is not None:
-        stored, masked = redact_stream(decoded, dialect, redactor)
+    if watcher.parsed is not None:
+        stored, masked = redact_frames(watcher.parsed, dialect, redactor)
     else:
         stored, masked = redactor.bytes(decoded)
     # Nothing was found: what has no coding needs no second look.

@@ -2,7 +2,7 @@
 
 from cellmeter_proxy.redact.heads import credential, credentials, is_credential_header, redact_headers, redact_url
 from cellmeter_proxy.redact.secrets import Redactor, Redactors, fingerprint
-from cellmeter_proxy.redact.streams import redact_stream
+from cellmeter_proxy.redact.streams import redact_frames, redact_stream
 
 __all__ = [
     "Redactor",
@@ -11,6 +11,7 @@ __all__ = [
     "credentials",
     "fingerprint",
     "is_credential_header",
+    "redact_frames",
     "redact_headers",
     "redact_stream",
     "redact_url",
