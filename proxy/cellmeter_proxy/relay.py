@@ -38,7 +38,7 @@ from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
-from cellmeter_proxy.redact import Redactor, credentials
+from cellmeter_proxy.redact import Redactors, credentials
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
@@ -106,6 +106,7 @@ class Relay:
         self._sender = Sender(client, config.upstream.url, config.limits)
         self._persistence = Persistence(self._sender, config.on_429, config.patience)
         self._metrics = metrics
+        self._redactors = Redactors()
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -173,7 +174,7 @@ class Relay:
             user_agent=request.headers.get("User-Agent"),
             client_session=client_session(request.headers),
         )
-        redactor = Redactor(self._secrets(request, admission))
+        redactor = self._redactors.of(self._secrets(request, admission))
         body = upload.body
         refused = upload.trouble is not None or isinstance(admission, Refusal)
         asking = None if refused else self._asking(call, body)
