@@ -19,13 +19,14 @@ import time
 import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Final
 
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.accountant import Accountant
-from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
+from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session, session_of
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Reply, Request, Response
@@ -101,6 +102,8 @@ class Relay:
         self._policy = policy
         self._accountant = accountant
         self._config = config
+        # The fingerprint of a key is slow to work out, and asked for with every call.
+        self._session_of = lru_cache(1024)(partial(session_of, salt=config.salt))
         self._writer = writer
         self._keys = keys
         self._sender = Sender(client, config.upstream.url, config.limits)
@@ -151,7 +154,7 @@ class Relay:
             keys=self._keys,
             cells_only=self._config.cells_only,
             upstream=self._config.upstream,
-            salt=self._config.salt,
+            session_of=self._session_of,
         )
 
     def _begin(self, request: Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
