@@ -1,9 +1,9 @@
 """What recording costs: ``python benchmarks/recording.py [CALLS]``.
 
-CPU per call of everything behind the relay: reading and hashing the bodies, redaction, the rows, the blobs, the commits,
-the metrics and the prices, without any network. Every call has bodies of its own. Beside it, in the same run, stands
-the limit: SHA-256 and zstd of the same bytes, and one INSERT of them for each call. Calls run 32 at a time, committed
-in groups, with ``synchronous=FULL``.
+CPU per call of everything behind the relay: reading and hashing the bodies, redaction, the rows, the blobs, the
+commits, the metrics and the prices, without any network. Every call has bodies of its own. Beside it, in the same run,
+stands the limit: SHA-256 and zstd of the same bytes, and one INSERT of them for each call. Calls run 32 at a time,
+committed in groups, with ``synchronous=FULL``.
 """
 
 import asyncio
@@ -62,8 +62,8 @@ def words(chance: random.Random, size: int) -> str:
 def request(chance: random.Random, size: int, *, stream: bool, messages: int = 4) -> bytes:
     """A request of an agent: instructions, a history with a tool call, tools."""
     history = [{"role": "system", "content": words(chance, size // 3)}]
-    for number in range(messages - 1):
-        history.append({"role": ("user", "assistant")[number % 2], "content": words(chance, size // 2 // messages)})
+    roles = [("user", "assistant")[number % 2] for number in range(messages - 1)]
+    history += [{"role": role, "content": words(chance, size // 2 // messages)} for role in roles]
     parameters = {"type": "object", "properties": {"path": {"type": "string"}, "limit": {"type": "integer"}}}
     tools = [
         {"type": "function", "function": {"name": name, "description": words(chance, 120), "parameters": parameters}}
@@ -97,7 +97,8 @@ def burst(chance: random.Random, _: int) -> list[bytes]:
     choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     usage = {"prompt_tokens": 1400, "completion_tokens": 65, "total_tokens": 1465}
-    chunks = [{**common, "choices": [choice]} for choice in choices] + [{**common, "choices": [], "usage": usage}]
+    chunks: list[dict[str, object]] = [{**common, "choices": [choice]} for choice in choices]
+    chunks.append({**common, "choices": [], "usage": usage})
     return [b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"]
 
 
@@ -220,7 +221,7 @@ async def everything(load: Load, bodies: list[tuple[bytes, list[bytes]]], path: 
             await asyncio.sleep(0)  # the provider's time
             call, answer = closing(await opening, load, chunks)
             asked = time.perf_counter()
-            row = await close_call(writer, call, attempts(call), answer, mask)
+            row = await close_call(writer, call, attempts(call), answer, mask, price=accountant.priced)
             metrics.recorded(row, time.perf_counter() - asked)
             accountant.take(row)
 

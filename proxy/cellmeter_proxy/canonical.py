@@ -115,7 +115,7 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _depth_within(value: object, limit: int) -> bool:
-    level = [value] if type(value) in _CONTAINERS else []
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
     for _ in range(limit - 1):
         if not level:
             return True

@@ -7,7 +7,7 @@ coding included, unless something in it had to be masked: then it is stored with
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
@@ -68,6 +68,10 @@ class Answer:
     broken: Broken | None = None
 
 
+def _unpriced(call: Call) -> Call:
+    return call
+
+
 def open_call(
     writer: LogWriter, call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None
 ) -> "asyncio.Future[Call]":
@@ -85,7 +89,13 @@ def open_call(
 
 
 def close_call(
-    writer: LogWriter, call: Call, attempts: Sequence[Attempt], answer: Answer | None, redactor: Redactor
+    writer: LogWriter,
+    call: Call,
+    attempts: Sequence[Attempt],
+    answer: Answer | None,
+    redactor: Redactor,
+    *,
+    price: Callable[[Call], Call] = _unpriced,
 ) -> "asyncio.Future[Call]":
     """Complete the row of a call. The future gives the row as written, after its commit.
 
@@ -95,13 +105,17 @@ def close_call(
         attempts: the tries upstream.
         answer: what the rest of the row is read from.
         redactor: knows the secrets of the call.
+        price: gives the row its cost where that takes no time.
 
     """
     kept = tuple(attempts)
     size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
-    return writer.submit(
-        lambda: prepare_close(call, answer, redactor, kept), _write_close, otherwise=_unclosed, size=size
-    )
+
+    def prepare() -> Prepared:
+        prepared = prepare_close(call, answer, redactor, kept)
+        return prepared._replace(call=price(prepared.call))
+
+    return writer.submit(prepare, _write_close, otherwise=_unclosed, size=size)
 
 
 def _unclosed(prepared: Prepared) -> Prepared:

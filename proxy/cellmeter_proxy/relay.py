@@ -334,7 +334,8 @@ class Relay:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
         row = replace(row, queue_ms=exchange.queue_ms, attached_to=exchange.attached_to)
         asked = time.perf_counter()
-        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
+        price = self._accountant.priced
+        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor, price=price)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
             self._policy.ledger.settle(row)
