@@ -34,7 +34,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None
     """That of its last call; None while that is being answered."""
     waits_ms: list[float | None]
-    """From the end of each call, as the agent saw it, to the next one; None where that end was not recorded."""
+    """From the end of each call, as the agent saw it, to the next one; None where that end is not known."""
     prompt_tokens: Total
     """Over the calls that a model worked on; missing are those that nobody counted."""
     completion_tokens: Total
@@ -94,7 +94,6 @@ def _operation(chain: Sequence[Call], attempts: Mapping[str, Sequence[Attempt]])
 
 
 def _wait_ms(before: Call, after: Call) -> float | None:
-    if before.ended_at is None and before.client_gone_at is None:
-        return None
-    # One that was answered was made again because its answer did not arrive: nobody knows when the agent saw that.
-    return max(after.started_at - given_up_at(before), 0) / 1000 if has_failed(before) else None
+    # When the agent saw an answer that it did not receive, or left a call before the proxy noticed, nobody knows.
+    over = given_up_at(before) if has_failed(before) else None
+    return None if over is None or over > after.started_at else (after.started_at - over) / 1000

@@ -7,20 +7,19 @@ operations, unless an SDK says of the second that it is a retry.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from cellmeter_proxy.record import Call
 from cellmeter_scoring.calls import in_order
-
-_NOTICED_WITHIN_US: Final = 1_000_000
-"""Who drops a call comes back at once: the proxy may see the new call before it sees that the old one was left."""
 
 _Scope: TypeAlias = tuple[str, str | None, int | None, str | None, str, str]
 """Session, cell, attempt, the session that the agent names itself, method and endpoint."""
 _Request: TypeAlias = tuple[_Scope, str]
 """What has to be the same for a request to be the same."""
+_Writer: TypeAlias = tuple[str, str]
+"""A process that records, and a session."""
 _Numbered: TypeAlias = tuple[_Request, int]
 """A request and the number of the retry, 0 for none."""
 
@@ -35,15 +34,20 @@ def retries_of(calls: Iterable[Call]) -> dict[str, str]:
     - where its SDK counts it as one (``retry_number`` above 0, from ``x-stainless-retry-count`` of OpenAI's and
       Anthropic's SDKs): of the newest equal request with the number before, or of the newest one that failed; else of
       the call before it at the same endpoint if that has failed and has the number before;
-    - where an equal request has failed before it began: of the one that failed last. Equal are requests with the same
-      ``request_hash``, or with the same bytes where they are no JSON.
+    - where an equal request had failed before it began, or was left by its client: of the one that failed last. Equal
+      are requests with the same ``request_hash``, or with the same bytes where they are no JSON.
 
     Args:
         calls: in any order, of any number of sessions.
 
     """
-    linker = _Linker()
-    for call in in_order(calls):
+    made = in_order(calls)
+    last_seen: dict[_Writer, int] = {}
+    for call in made:
+        writer = call.writer, call.session
+        last_seen[writer] = max(last_seen.get(writer, 0), call.started_at, call.ended_at or 0)
+    linker = _Linker(last_seen)
+    for call in made:
         linker.add(call)
     return linker.links
 
@@ -53,17 +57,18 @@ def has_failed(call: Call) -> bool:
     return call.outcome not in {None, "ok"}
 
 
-def given_up_at(call: Call) -> int:
-    """When a failed call was over for the agent, in microseconds since the epoch."""
-    ends = [moment for moment in (call.client_gone_at, call.ended_at) if moment is not None]
-    return max(call.started_at, min(ends, default=call.started_at))
+def given_up_at(call: Call) -> int | None:
+    """When a failed call was over for the agent, as far as that was recorded; microseconds since the epoch."""
+    return min((moment for moment in (call.client_gone_at, call.ended_at) if moment is not None), default=None)
 
 
 class _Linker:
     """Takes calls in the order in which they were made; each is linked to one before it, or to none."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_seen: Mapping[_Writer, int]) -> None:
         self.links: dict[str, str] = {}
+        self._last_seen = last_seen
+        """The last moment that each process recorded of a session."""
         self._made_again: set[str] = set()
         self._operation: dict[str, str] = {}
         """Of each call, by the id of its first call."""
@@ -119,7 +124,7 @@ class _Linker:
         latest = self._latest.get(_scope(call))
         if latest is None or latest.call_id in self._made_again or (latest.retry_number or 0) != number:
             return None
-        return latest if has_failed(latest) and _failure_shows_at(latest) <= call.started_at else None
+        return latest if has_failed(latest) and self._may_be_made_again_from(latest) <= call.started_at else None
 
     def _last(self, calls: list[Call]) -> Call | None:
         """The last one that no call has made again yet."""
@@ -141,13 +146,17 @@ class _Linker:
         if request is not None:
             self._made_with[request, call.retry_number or 0].append(call)
         if has_failed(call):
-            heapq.heappush(self._failing, (_failure_shows_at(call), next(self._ties), call))
+            heapq.heappush(self._failing, (self._may_be_made_again_from(call), next(self._ties), call))
 
-
-def _failure_shows_at(call: Call) -> int:
-    """The earliest moment at which an equal request can be a retry."""
-    noticed_within = _NOTICED_WITHIN_US if call.outcome == "client_gone" else 0
-    return max(call.started_at, given_up_at(call) - noticed_within)
+    def _may_be_made_again_from(self, call: Call) -> int:
+        """The earliest moment at which an equal request can be a retry of a failed one."""
+        if call.client_gone_at is not None:
+            # It is noticed when there is something to send, which can be long after the client came back.
+            return call.started_at
+        if call.ended_at is None:
+            # It ended with its process; before that an equal request ran beside it.
+            return self._last_seen[call.writer, call.session] + 1
+        return max(call.started_at, call.ended_at)
 
 
 def _scope(call: Call) -> _Scope:

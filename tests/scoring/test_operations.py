@@ -52,9 +52,10 @@ def test_a_call_that_joined_another_was_paid_once() -> None:
 
 
 def test_a_wait_is_unknown_where_the_end_before_it_is() -> None:
-    cut = make_call("a", 1, request_hash=SAME, outcome="interrupted", state="interrupted", ended_at=None)
-    (one,) = operations([cut, make_call("b", 9, request_hash=SAME)], {})
-    assert one.waits_ms == [None]
+    cut = make_call("a", 1, request_hash=SAME, outcome="interrupted", ended_at=None, writer="host/0/0")
+    left = make_call("b", 9, request_hash=SAME, outcome="client_gone", client_gone_at=at(400), ended_at=at(400))
+    (one,) = operations([cut, left, make_call("c", 300, request_hash=SAME)], {})
+    assert one.waits_ms == [None, None]
 
 
 def test_a_wait_is_unknown_where_the_answer_before_it_did_not_arrive() -> None:

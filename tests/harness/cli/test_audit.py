@@ -146,7 +146,7 @@ def test_how_many_operations_the_calls_are_is_said_on_stderr(
 def test_a_wait_that_nobody_measured_is_not_counted_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Log.create(tmp_path / "a.db", "process") as log:
         log.append(
-            make_call("a", 1, seq=1, request_hash=SAME, outcome="interrupted", state="interrupted", ended_at=None),
+            make_call("a", 1, seq=1, request_hash=SAME, outcome="interrupted", ended_at=None, writer="host/0/0"),
             make_failed_call("b", 4, 429, seq=2, request_hash=SAME),
             make_call("c", 6, seq=3, request_hash=SAME),
             make_call("d", 8, seq=4),
