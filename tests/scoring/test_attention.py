@@ -52,6 +52,11 @@ def test_the_same_request_again_is_a_retry_after_a_failure_and_a_repetition_afte
     ]
 
 
+def test_an_answer_that_an_sdk_did_not_receive_is_retried_not_repeated() -> None:
+    calls = [make_call(name, n, request_hash="c1:sha256:same", retry_number=n) for n, name in enumerate("ab")]
+    assert kinds(*calls) == [("agent retry", ["b"]), ("paid again", ["b"])]
+
+
 def test_a_retry_that_a_model_may_have_worked_on_twice_is_named() -> None:
     same = "c1:sha256:same"
     left = make_call("a", 1, request_hash=same, outcome="client_gone", client_gone_at=at(2))

@@ -120,6 +120,12 @@ def test_a_timeout_that_the_proxy_spent_waiting_for_a_provider_that_was_down_is_
     )
 
 
+def test_a_timeout_that_the_proxy_spent_pacing_is_rate_limited() -> None:
+    calls = [make_call("a", 0, queue_ms=400_000.0, ended_at=at(401)), make_call("b", 402)]
+    verdict = classify(failed_cell(timed_out=True, exit_code=None, ended_at=at(600)), calls, [])
+    assert (verdict.failure_class, verdict.evidence) == ("rate_limited", ["a"])
+
+
 def test_a_timeout_lost_to_several_troubles_is_that_of_the_greatest() -> None:
     first, second = "c1:sha256:first", "c1:sha256:second"
     calls = [

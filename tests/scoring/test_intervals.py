@@ -123,6 +123,14 @@ def test_many_differences_that_share_no_fraction_are_sampled_with_a_seed() -> No
     mixed = [root * (-1) ** n for n, root in enumerate(roots)]
     assert sign_flip(mixed) == sign_flip(mixed) != sign_flip(mixed, seed=7)
     assert sign_flip(roots[:14]) == 2 / 2**14
+    # So close to a fraction, and yet not it: the second and third are not equal.
+    assert sign_flip([0.5, -0.25, 0.25 + 1e-8]) == 2 / 4
+
+
+def test_fractions_that_share_only_a_tiny_one_are_sampled_too() -> None:
+    primes = [number for number in range(500, 1000) if all(number % factor for factor in range(2, 32))]
+    p_value = sign_flip([1 / prime * (-1) ** prime.bit_count() for prime in primes])
+    assert p_value * 20_001 == pytest.approx(round(p_value * 20_001))
 
 
 def test_holm_adjusts_by_how_many_are_left_and_never_turns_the_order_round() -> None:

@@ -51,7 +51,8 @@ def test_an_answer_ends_the_chain() -> None:
 
 def test_a_call_made_while_the_other_was_still_being_answered_is_none() -> None:
     assert retries_of([failed("a", 1, ended_at=at(10)), answered("b", 5)]) == {}
-    assert retries_of([make_call("a", 1, state="open", outcome=None, ended_at=None), answered("b", 5)]) == {}
+    under_way = answered("a", 1, state="open", outcome=None, ended_at=None)
+    assert retries_of([under_way, answered("b", 5, writer="host/2/2")]) == {}
 
 
 def test_a_failure_counts_from_the_moment_at_which_it_was_over() -> None:
@@ -105,6 +106,16 @@ def test_a_count_that_is_stuck_is_linked_by_the_request() -> None:
 
 def test_an_sdk_that_did_not_receive_the_answer_is_believed() -> None:
     assert retries_of([answered("a", 1, retry_number=0), answered("b", 5, retry_number=1)]) == {"b": "a"}
+
+
+def test_of_equal_calls_an_sdk_makes_the_failed_one_again() -> None:
+    calls = [failed("a", 1, retry_number=0), answered("b", 1.1, retry_number=0), answered("c", 5, retry_number=1)]
+    assert retries_of(calls) == {"c": "a"}
+    stuck = failed("x", 3, retry_number=0)
+    again = [failed("a", 1, retry_number=1), stuck, answered("c", 5, retry_number=2)]
+    assert retries_of(again) == {"x": "a", "c": "x"}
+    beside = [failed("a", 1, retry_number=1), failed("x", 1.5, retry_number=0), answered("c", 5, retry_number=2)]
+    assert retries_of(beside) == {"c": "a"}
 
 
 def test_a_retry_whose_bytes_differ_is_linked_to_the_failed_call_before_it() -> None:

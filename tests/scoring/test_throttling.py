@@ -44,10 +44,10 @@ def test_a_wait_after_a_failure_of_the_provider_is_no_throttling() -> None:
         make_attempt("a", 2, 4, 429, waited_ms=2500.0, latency_ms=1000.0),
         make_attempt("a", 3, 7, 200, waited_ms=2000.0),
     ]
-    cell, calls = make_cell(), [make_call("a", 1, ended_at=at(8))]
-    assert throttled_us(cell, calls, attempts) == 3_000_000
+    cell, calls = make_cell(), [make_call("a", 1, ended_at=at(8)), make_call("b", 10, queue_ms=1000.0)]
+    assert throttled_us(cell, calls, attempts) == 4_000_000
     assert held_up_us(cell, calls, attempts, {Trouble.PROVIDER}) == 3_000_000
-    assert held_up_us(cell, calls, attempts, set(Trouble)) == 6_000_000
+    assert held_up_us(cell, calls, attempts, set(Trouble)) == 7_000_000
 
 
 def test_a_wait_after_a_try_that_was_not_recorded_is_nobodys() -> None:
