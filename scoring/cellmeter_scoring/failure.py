@@ -13,6 +13,7 @@ from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, FailureCl
 from cellmeter_scoring.calls import (
     Trouble,
     attempts_by_call,
+    in_order,
     is_answered,
     model_calls,
     provider_status,
@@ -70,7 +71,7 @@ def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> 
         or _passed(cell)
         or _by_the_workspace(cell)
         or _by_a_budget(asked, by_call)
-        or _by_the_lack_of_calls(cell, asked)
+        or _by_the_lack_of_calls(cell, calls, asked)
         or _by_refusals(cell, asked, by_call)
         or _by_the_wire(asked, by_call)
         or _by_lost_time(cell, asked, attempts, by_call)
@@ -118,13 +119,15 @@ def _by_a_budget(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) ->
     return _verdict("budget_exceeded", refused, f"a budget ended the run: {refused[0].error}")
 
 
-def _by_the_lack_of_calls(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
+def _by_the_lack_of_calls(cell: Cell, calls: Sequence[Call], asked: Sequence[Call]) -> Verdict | None:
     if asked or not cell.expects_calls:
         return None
     if cell.timed_out:
         return Verdict(failure_class="agent_timeout", reason="the agent ran out of time before its first model call")
     if cell.exit_code != 0:
         return Verdict(failure_class="agent_error", reason=f"{_exit_of(cell)} before its first model call")
+    if calls:
+        return _verdict("no_model_call", in_order(calls), f"none of the agent's calls ({len(calls)}) asked a model")
     return Verdict(failure_class="no_model_call", reason="the agent made no model call")
 
 

@@ -246,7 +246,10 @@ def test_no_call_at_all_is_named_so() -> None:
 
 
 def test_listing_models_is_not_a_model_call() -> None:
-    assert classify(failed_cell(), [make_call("a", dialect="models")], []).failure_class == "no_model_call"
+    calls = [make_failed_call("b", 2, 404, dialect="unknown"), make_call("a", dialect="models")]
+    assert classify(failed_cell(), calls, []) == Verdict(
+        failure_class="no_model_call", reason="none of the agent's calls (2) asked a model", evidence=["a", "b"]
+    )
 
 
 @pytest.mark.parametrize("exit_code", [0, None])
