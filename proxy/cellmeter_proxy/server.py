@@ -23,7 +23,8 @@ from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
 from cellmeter_proxy.keys import KeyRing
-from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.log import Log, writer_name
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.passing import as_it_came
 from cellmeter_proxy.policy import Policy
