@@ -21,6 +21,11 @@ from cellmeter_proxy.schema import SCHEMA_VERSION, migrate
 Durability = Literal["full", "process"]
 BUSY_MS: Final = 10_000
 """How long a lock that another process holds is waited for."""
+SALT: Final = "fingerprint_salt"
+"""The fact of a log (table ``meta``) that its fingerprints of keys are made with."""
+_SET_VERSION: Final = """
+    INSERT INTO meta (key, value) VALUES ('schema_version', ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value"""
 _AGAIN_S: Final = 0.01
 _MAX_VERSION_DIGITS: Final = 9
 
@@ -125,7 +130,7 @@ def _bring_up_to_date(conn: sqlite3.Connection, path: Path) -> None:
     facts = {
         "creator": "cellmeter",
         "created_at": str(now_us()),
-        "fingerprint_salt": os.urandom(16).hex(),
+        SALT: os.urandom(16).hex(),
     }
     with conn:
         conn.execute("BEGIN IMMEDIATE")
@@ -133,7 +138,7 @@ def _bring_up_to_date(conn: sqlite3.Connection, path: Path) -> None:
         _refuse_foreign(conn, path, allow_empty=True)
         migrate(Database(conn, execute_plugins=False))
         conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
-        conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+        conn.execute(_SET_VERSION, (str(SCHEMA_VERSION),))
 
 
 def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:
