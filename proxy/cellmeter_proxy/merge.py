@@ -165,7 +165,6 @@ class _Join:
         self._out = out
         self._tally = Counter[str]()
         self._conflicts: list[Conflict] = []
-        self._stored: set[str] = set()
 
     def run(self) -> Merged:
         self._source.conn.execute("BEGIN")  # one moment of a log that is being recorded
@@ -228,16 +227,38 @@ class _Join:
                 self._add(row)
 
     def _join_blobs(self) -> None:
-        for digest in [str(row[0]) for row in self._source.conn.execute("SELECT digest FROM blobs ORDER BY rowid")]:
+        for (digest,) in self._digests():
             if self._target.has_blob(digest):
                 self._tally["known"] += 1
                 continue
             content = self._content(digest)
             for blob in self._read(BlobRow, "digest = ?", (digest,)):
-                # A chain of bases is never longer than in its own log: it holds on to nothing that was here before.
-                alone = blob.base is not None and blob.base not in self._stored
-                self._add(make_blob(content) if alone else blob)
-            self._stored.add(digest)
+                self._store(blob, content)
+
+    def _digests(self) -> Iterator[tuple[str]]:
+        try:
+            yield from self._source.conn.execute("SELECT digest FROM blobs ORDER BY rowid")
+        except sqlite3.Error as error:
+            self._unreadable(str(error))
+
+    def _store(self, blob: BlobRow, content: bytes) -> None:
+        """Copy a blob as it is, or by itself where what it was stored against is not the same here."""
+        try:
+            self._target.append(blob)
+            whole = self._gives(blob.digest, content)
+        except sqlite3.IntegrityError:
+            whole = False
+        if not whole:
+            self._target.replace(make_blob(content))
+        self._tally["added"] += 1
+
+    def _gives(self, digest: str, content: bytes) -> bool:
+        try:
+            return self._target.blob(digest) == content
+        except sqlite3.Error:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it lacks, its content is known
+            return False
 
     def _content(self, digest: str) -> bytes:
         try:

@@ -34,7 +34,8 @@ def merge(out: Path, logs: tuple[Path, ...]) -> None:
 
 def _say(one: Merged) -> None:
     completed = f", {one.completed:,} completed" if one.completed else ""
-    stderr_console().print(f"{one.log}: {one.added:,} rows added{completed}, {one.known:,} known already")
+    rows = "row" if one.added == 1 else "rows"
+    stderr_console().print(f"{one.log}: {one.added:,} {rows} added{completed}, {one.known:,} known already")
 
 
 def _show(conflicts: Sequence[Conflict]) -> None:
