@@ -5,6 +5,7 @@ all; what cannot be joined without losing something is refused by name. So the s
 whatever order and however often they are joined.
 """
 
+import hashlib
 import os
 import sqlite3
 import tempfile
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.logfile import SALT
 from cellmeter_proxy.moments import differences, later
 from cellmeter_proxy.record import (
+    UNNAMED,
     Artifact,
     Attempt,
     BlobRow,
@@ -93,7 +96,8 @@ def merge(out: Path | str, logs: Sequence[Path | str]) -> list[Merged]:
     """Join logs to one, which is created where there is none.
 
     A log that is being recorded is joined as it is at this moment; joined again later, its open rows are completed. One
-    of an older schema is read as it is.
+    of an older schema is read as it is. Calls that nobody named are kept apart by their logs: what was ``anonymous`` in
+    one becomes ``anonymous@1f2e3d4c``.
 
     Returns:
         What each log brought, in their order.
@@ -112,7 +116,7 @@ def merge(out: Path | str, logs: Sequence[Path | str]) -> list[Merged]:
             with Log.create(out) as target:
                 return _join_all(target, sources, out)
         with _published_when_whole(out) as new, Log.create(new) as target:
-            merged = _join_all(target, sources, out, fresh=True)
+            merged = _join_all(target, sources, out)
             # Closing would do the same, and keep silent where the disk is full.
             target.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return merged
@@ -140,19 +144,13 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _join_all(target: Log, sources: Sequence[Path], out: Path, *, fresh: bool = False) -> list[Merged]:
+def _join_all(target: Log, sources: Sequence[Path], out: Path) -> list[Merged]:
     merged: list[Merged] = []
-    salts: set[str | None] = set()
     with target.conn:
         target.conn.execute("BEGIN IMMEDIATE")
         for path in sources:
             with Log.read(path) as source:
                 merged.append(_Join(source, target, out).run())
-                salts.add(source.meta(SALT))
-        salt = salts.pop() if len(salts) == 1 else None
-        if fresh and salt is not None:
-            # Whoever records in the new log goes on with the sessions of the old ones.
-            target.set_meta(SALT, salt)
     return merged
 
 
@@ -165,6 +163,7 @@ class _Join:
         self._out = out
         self._tally = Counter[str]()
         self._conflicts: list[Conflict] = []
+        self._here, self._there = _origin(target), _origin(source)
 
     def run(self) -> Merged:
         self._source.conn.execute("BEGIN")  # one moment of a log that is being recorded
@@ -182,12 +181,21 @@ class _Join:
 
     def _join_rows(self, type_: type[Record]) -> None:
         where = " AND ".join(f'"{name}" IS ?' for name in KEYS[type_])
-        for theirs in self._read(type_):
+        for read in self._read(type_):
+            theirs = self._of_its_log(read) if isinstance(read, Call) else read
             ours = next(self._target.rows(type_, where, _key(theirs)), None)
             if ours is None:
                 self._add(theirs)
             else:
                 self._settle(ours, theirs)
+
+    def _of_its_log(self, call: Call) -> Call:
+        """A call that nobody named, in a session that cannot be taken for that of another log."""
+        name, _, origin = call.session.partition("@")
+        if name not in UNNAMED or origin not in {"", self._here}:
+            return call
+        origin = origin or self._there
+        return replace(call, session=name if origin == self._here else f"{name}@{origin}")
 
     def _add(self, row: Record) -> None:
         if isinstance(row, Call):
@@ -289,6 +297,11 @@ class _Join:
             self._conflicts,
             hint=_CURES.get(type_, _CHANGED),
         )
+
+
+def _origin(log: Log) -> str:
+    """Eight hex digits that tell a log from others; a copy of it has the same."""
+    return hashlib.sha256((log.meta(SALT) or "").encode()).hexdigest()[:8]
 
 
 def _key(row: Record) -> list[object]:
