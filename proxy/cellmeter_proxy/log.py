@@ -9,6 +9,7 @@ name; a blob is stored under the SHA-256 of its content; nothing is ever deleted
 
 import hashlib
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from cellmeter_proxy.schema import TABLES, columns, json_columns
 
 R = TypeVar("R", bound=Record)
 _ZSTD_LEVEL: Final = 3
+_WRITER: Final = re.compile(r"(.*)/([0-9]{1,10})/([0-9]+)")
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
 _SET_NUMBERS: Final = """
@@ -243,17 +245,23 @@ def writer_name() -> str:
 
 
 def writer_is_alive(writer: str) -> bool:
-    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell."""
-    host, pid_text, start = writer.rsplit("/", 2)
+    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell.
+
+    What is no such name is nobody's.
+    """
+    named = _WRITER.fullmatch(writer)
+    if named is None:
+        return False
+    host, process, start = named.groups()
     if host != socket.gethostname():
         return True
-    pid = int(pid_text)
+    pid = int(process)
     running_since = _process_start(pid)
     if running_since is not None:
         return str(running_since) == start
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -68,7 +68,7 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _usable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:
         raise _unusable(path, error) from None
 
 
@@ -91,9 +91,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
     conn = _connect(path, "ro")
     try:
-        conn.execute("SELECT 1 FROM sqlite_master")
+        with _closed_on_error(conn):
+            conn.execute("SELECT 1 FROM sqlite_master")
     except sqlite3.Error as error:
-        conn.close()
         if not _lacks_shared_memory(path, error):
             raise
         return _connect(path, "ro&immutable=1")

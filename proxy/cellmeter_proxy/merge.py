@@ -280,7 +280,7 @@ class _Join:
     def _read(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
         try:
             yield from self._source.rows(type_, where, params)
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
+        except (sqlite3.Error, msgspec.MsgspecError, UnicodeError) as error:
             self._unreadable(str(error))
 
     def _unreadable(self, why: str) -> NoReturn:
