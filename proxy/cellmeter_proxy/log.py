@@ -21,7 +21,7 @@ import zstandard
 
 from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
-from cellmeter_proxy.schema import TABLES, columns, json_columns
+from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
 
 R = TypeVar("R", bound=Record)
 _ZSTD_LEVEL: Final = 3
@@ -49,6 +49,7 @@ class Log:
         self.conn = conn
         self.path = path
         self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
+        self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -91,6 +92,10 @@ class Log:
         row = self.conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
+    def lacks(self, type_: type[Record]) -> bool:
+        """Whether the log is of a version before a table, so that there are no rows of its type."""
+        return self._is_older and not self._statements[type_].there
+
     def rows(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
         """The rows of a table, in the order they were written, as values of their type.
 
@@ -101,6 +106,8 @@ class Log:
 
         """
         statements = self._statements[type_]
+        if self.lacks(type_):
+            return
         tail = where if "order by" in where.lower() else f"{where} ORDER BY rowid"
         for row in self.conn.execute(f"{statements.select} WHERE {tail}", params):
             yield statements.decode(row)
@@ -116,6 +123,10 @@ class Log:
         if row is None:
             raise KeyError(digest)
         return zstandard.ZstdDecompressor().decompress(row.data, max_output_size=max(row.size, 1))
+
+    def stored(self) -> list[tuple[str, int]]:
+        """Digest and size of everything that is stored, in the order in which reading it costs least."""
+        return self.conn.execute("SELECT digest, size FROM blobs ORDER BY rowid").fetchall()
 
     # Writing; the caller holds a transaction, or accepts one per statement
 
@@ -194,6 +205,7 @@ class _Statements:
 
     def __init__(self, row: type[Record], there: frozenset[str]) -> None:
         self._row = row
+        self.there = there
         self._names = list(columns(row))
         self._json = json_columns(row)
         listed = ", ".join(f'"{name}"' for name in self._names)

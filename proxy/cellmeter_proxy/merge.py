@@ -22,35 +22,13 @@ from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.logfile import SALT
 from cellmeter_proxy.moments import differences, later
-from cellmeter_proxy.record import (
-    UNNAMED,
-    Artifact,
-    Attempt,
-    BlobRow,
-    Call,
-    Cell,
-    Egress,
-    Record,
-    ScoreRow,
-    Span,
-    Sweep,
-)
+from cellmeter_proxy.record import UNNAMED, BlobRow, Call, Cell, Record, ScoreRow, Sweep
 from cellmeter_proxy.schema import TABLES
 
 R = TypeVar("R", bound=Record)
 
-KEYS: Final[dict[type[Record], tuple[str, ...]]] = {
-    Sweep: ("sweep_id",),
-    Cell: ("cell_id", "attempt"),
-    Call: ("call_id",),
-    Attempt: ("call_id", "n"),
-    BlobRow: ("digest",),
-    Span: ("span_id",),
-    Artifact: ("cell_id", "cell_attempt", "name"),
-    Egress: (),
-    ScoreRow: ("cell_id", "cell_attempt", "methodology", "axis", "scorer_version", "scored_at"),
-}
-"""What makes two rows of a table the same row. A connection has no key: all that is known of it tells it apart."""
+_SCORE_KEY: Final = ("cell_id", "cell_attempt", "methodology", "axis", "scorer_version", "scored_at")
+"""Scores are appended: what makes two of them the same one is also when they were made."""
 _CHANGED: Final = "one of the two was changed after it was recorded; `cellmeter verify` may say which"
 _CURES: Final[dict[type[Record], str]] = {
     Sweep: "two sweeps of one name cannot share a log: keep their logs apart, or run one of them again under another"
@@ -167,27 +145,30 @@ class _Join:
 
     def run(self) -> Merged:
         self._source.conn.execute("BEGIN")  # one moment of a log that is being recorded
-        for type_ in TABLES:
+        # Content last: what it is built from may be rows of other tables.
+        for type_ in sorted(TABLES, key=lambda type_: type_ is BlobRow):
+            key = key_of(self._target, type_)
             if type_ is BlobRow:
                 self._join_blobs()
-            elif type_ is Egress:
-                self._join_connections()
+            elif key:
+                self._join_rows(type_, key)
             else:
-                self._join_rows(type_)
+                self._join_alike(type_)
             # What follows from a conflict, such as the calls of a cell that was run twice, is not told apart from it.
             if self._conflicts:
                 self._refuse(type_)
         return Merged(log=self._source.path, **self._tally)
 
-    def _join_rows(self, type_: type[Record]) -> None:
-        where = " AND ".join(f'"{name}" IS ?' for name in KEYS[type_])
+    def _join_rows(self, type_: type[Record], key: tuple[str, ...]) -> None:
+        where = " AND ".join(f'"{name}" IS ?' for name in key)
         for read in self._read(type_):
             theirs = self._of_its_log(read) if isinstance(read, Call) else read
-            ours = next(self._target.rows(type_, where, _key(theirs)), None)
+            values = [getattr(theirs, name) for name in key]
+            ours = next(self._target.rows(type_, where, values), None)
             if ours is None:
                 self._add(theirs)
             else:
-                self._settle(ours, theirs)
+                self._settle(ours, theirs, values)
 
     def _of_its_log(self, call: Call) -> Call:
         """A call that nobody named, in a session that cannot be taken for that of another log."""
@@ -208,10 +189,10 @@ class _Join:
         self._target.append(row)
         self._tally["added"] += 1
 
-    def _settle(self, ours: Record, theirs: Record) -> None:
+    def _settle(self, ours: Record, theirs: Record, key: Sequence[object]) -> None:
         row = later(ours, theirs)
         if row is None:
-            self._conflicts.append(_conflict(ours, theirs))
+            self._conflicts.append(_conflict(ours, theirs, key))
         elif row is ours:
             self._tally["known"] += 1
         else:
@@ -224,10 +205,10 @@ class _Join:
         else:
             self._target.replace(row)
 
-    def _join_connections(self) -> None:
-        """Connections that are alike in everything are as many as in the log that has more of them."""
-        known = Counter(self._target.rows(Egress))
-        for row in self._read(Egress):
+    def _join_alike(self, type_: type[Record]) -> None:
+        """Rows without a key that are alike in everything are as many as in the log that has more of them."""
+        known = Counter(self._target.rows(type_))
+        for row in self._read(type_):
             if known[row] > 0:
                 known[row] -= 1
                 self._tally["known"] += 1
@@ -235,19 +216,13 @@ class _Join:
                 self._add(row)
 
     def _join_blobs(self) -> None:
-        for (digest,) in self._digests():
+        for digest, _ in self._source.stored():
             if self._target.has_blob(digest):
                 self._tally["known"] += 1
                 continue
             content = self._content(digest)
             for blob in self._read(BlobRow, "digest = ?", (digest,)):
                 self._store(blob, content)
-
-    def _digests(self) -> Iterator[tuple[str]]:
-        try:
-            yield from self._source.conn.execute("SELECT digest FROM blobs ORDER BY rowid")
-        except sqlite3.Error as error:
-            self._unreadable(str(error))
 
     def _store(self, blob: BlobRow, content: bytes) -> None:
         """Copy a blob as it is, or by itself where what it was stored against is not the same here."""
@@ -304,16 +279,25 @@ def _origin(log: Log) -> str:
     return hashlib.sha256((log.meta(SALT) or "").encode()).hexdigest()[:8]
 
 
-def _key(row: Record) -> list[object]:
-    return [getattr(row, name) for name in KEYS[type(row)]]
+def key_of(log: Log, type_: type[Record]) -> tuple[str, ...]:
+    """The columns that make two rows of a table the same row; none where only all of them do."""
+    table = TABLES[type_]
+    if type_ is ScoreRow:
+        return _SCORE_KEY
+    columns = [(row[5], str(row[1])) for row in log.conn.execute(f"PRAGMA table_info({table})")]
+    primary = tuple(name for place, name in sorted(columns) if place)
+    if primary:
+        return primary
+    unique = [str(row[1]) for row in log.conn.execute(f"PRAGMA index_list({table})") if row[2]]
+    return tuple(str(row[2]) for row in log.conn.execute(f"PRAGMA index_info({unique[0]})")) if unique else ()
 
 
-def _conflict(ours: Record, theirs: Record) -> Conflict:
+def _conflict(ours: Record, theirs: Record, key: Sequence[object]) -> Conflict:
     names = differences(ours, theirs)
     said = [f"{name} is {_short(getattr(ours, name))} and {_short(getattr(theirs, name))}" for name in names]
     return Conflict(
         table=TABLES[type(ours)],
-        key=", ".join(map(str, _key(ours))),
+        key=", ".join(map(str, key)),
         what="; ".join(said[:_NAMED]) + (f"; {', '.join(names[_NAMED:])} differ too" if names[_NAMED:] else ""),
     )
 

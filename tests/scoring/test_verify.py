@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cellmeter_proxy.canonical import request_hash
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, digest_of, make_blob, writer_name
-from cellmeter_proxy.record import Artifact, Call, Egress, Record, ScoreRow, Span, Sweep
+from cellmeter_proxy.record import Artifact, Attempt, BlobRow, Call, Cell, Egress, Record, ScoreRow, Span, Sweep
 from cellmeter_proxy.schema import TABLES, columns
 from cellmeter_scoring.testing import CELL_ID, START, make_attempt, make_call, make_cell
 from cellmeter_scoring.verify import verify
@@ -350,7 +350,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for content in (REQUEST, ANSWER, timeline):
             log.put_blob(make_blob(content))
         assert verify(log) == []
-        assert all(list(log.rows(type_)) for type_ in TABLES)
+        written = (Sweep, Cell, Call, Attempt, BlobRow, Span, Artifact, Egress, ScoreRow)
+        assert all(next(log.rows(type_), None) for type_ in written)
     return path
 
 

@@ -61,7 +61,7 @@ def row_findings(row: Record, now_us: int, alive: Alive) -> Iterator[Finding]:
 
 
 def _finding(kind: str, row: Record, what: str) -> Finding:
-    name, column = _NAMES[type(row)]
+    name, column = _NAMES.get(type(row), ("a row", row.__struct_fields__[0]))
     return Finding(kind=kind, message=f"{name} {what}", ids=[str(getattr(row, column))])
 
 
