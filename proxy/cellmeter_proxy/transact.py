@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import BUSY_MS, Log
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.logfile import BUSY_MS
 
 T = TypeVar("T")
 P = TypeVar("P")
