@@ -5,10 +5,12 @@ before. Work that arrives while a commit is under way shares the next one, so th
 cost as many fsyncs as the disk can do, not a hundred.
 
 A log that cannot be written fails all that waits, at once. While it is so (``failing``) each further try is a probe
-that does not wait for locks, and what must get into the log in any case is tried again until it does.
+that does not wait for locks, and what must get into the log in any case is tried again until it does. Files beside the
+log that were deleted are made anew, if their rows can be saved.
 """
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -24,6 +26,7 @@ from cellmeter_proxy.record import Record
 
 T = TypeVar("T")
 P = TypeVar("P")
+_logger: Final = logging.getLogger("cellmeter")
 _GROUP: Final = 256
 _AGAIN_S: Final = 1.0
 _MAX_OWED: Final = 256
@@ -198,7 +201,7 @@ class LogWriter:
             self._log.conn.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - one piece of work must not fail its neighbours, nor end the thread
             self._roll_back()
-            if isinstance(error, sqlite3.OperationalError):
+            if _is_the_files(error):
                 self.failing = True
             elif len(group) > 1:
                 return [settled for job in group for settled in self._transact([job])]
@@ -224,9 +227,28 @@ class LogWriter:
 
     def _check_files(self) -> None:
         # SQLite goes on writing into a file that has lost its name, and those rows would be gone with the process.
-        for path, inode in self._files.items():
-            if path.stat().st_ino != inode:
-                raise OSError(f"another file stands in the place of {path.name}")
+        moved = [path for path, inode in self._files.items() if _inode(path) != inode]
+        for path in moved:
+            if path == self.path or not _can_be_spared(path):
+                raise OSError(f"{path.name} is gone, and {'another file' if path.exists() else 'nothing'} in its place")
+        if moved:
+            self._renew(moved)
+
+    def _renew(self, moved: Sequence[Path]) -> None:
+        """Bring into the log what only files without a name hold, and have SQLite make them anew.
+
+        Leaving the write-ahead mode does both. SQLite does it only where no other process has the log open, which is
+        what makes it safe: nobody can be writing by what was deleted (https://sqlite.org/pragma.html#pragma_journal_mode).
+        """
+        names = " and ".join(path.name for path in moved)
+        try:
+            self._log.conn.execute("PRAGMA busy_timeout=0")
+            self._log.conn.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{names} was deleted while another process has the log open, too ({error})") from None
+        self._files = {self.path: self._files[self.path]}
+        self._log.conn.execute("PRAGMA journal_mode=WAL")
+        _logger.warning("%s was deleted; every row is in %s", names, self.path.name)
 
     def _roll_back(self) -> None:
         if self._log.conn.in_transaction:
@@ -236,6 +258,23 @@ class LogWriter:
         if isinstance(error, (sqlite3.Error, OSError)):
             return LogUnwritableError(f"the log {self.path} cannot be written: {error}")
         return error
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _can_be_spared(path: Path) -> bool:
+    """Whether what stands in the place of a file beside the log, if anything does, holds no rows."""
+    return not path.exists() or path.name.endswith("-shm") or path.stat().st_size == 0
+
+
+def _is_the_files(error: Exception) -> bool:
+    """Whether it is the file that failed rather than one row: locked, full, gone, or damaged."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _nothing() -> None:
