@@ -142,7 +142,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
             auto_decompress=False,
-            shutdown_timeout=config.shutdown_s,
+            # aiohttp waits that long twice, and cancels what it waits for after the second time.
+            shutdown_timeout=config.shutdown_s / 2,
             lingering_time=_LINGER_S,
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,

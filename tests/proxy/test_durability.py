@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -101,12 +102,14 @@ async def test_sigterm_lets_streams_end_within_a_bound_and_interrupts_the_rest(t
         tmp_path / "a.db", provider.url, "--shutdown", "5"
     ) as proxy:  # fmt: skip
         ends, hangs = await proxy.stream(), await proxy.stream()
+        since = time.monotonic()
         proxy.process.send_signal(signal.SIGTERM)
         await proxy.refuses_connections()
         go.set()
         assert (await ends.until(LAST_CHUNK)).endswith(chunk(DONE) + LAST_CHUNK)
         async with asyncio.timeout(30):
             assert await proxy.process.wait() == 130
+        assert 5 <= time.monotonic() - since < 9
         assert LAST_CHUNK not in (await hangs.rest())[0]
         await ends.close()
     assert proxy.rows() == [("closed", "ok"), ("interrupted", "interrupted")]
