@@ -26,7 +26,8 @@ from cellmeter_harness.task import Task
 from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_proxy.budget import is_metered
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability, Log
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.scripted import ScriptedProvider
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_scoring import INFRASTRUCTURE, classify

@@ -13,19 +13,16 @@ import socket
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 import zstandard
-from sqlite_utils import Database
 
-from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record, now_us
-from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns, migrate
+from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
+from cellmeter_proxy.schema import TABLES, columns, json_columns
 
 R = TypeVar("R", bound=Record)
-Durability = Literal["full", "process"]
-BUSY_MS: Final = 10_000
 _ZSTD_LEVEL: Final = 3
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
@@ -60,46 +57,20 @@ class Log:
 
         """
         path = Path(path)
-        try:
-            conn = _connect(path, read_only=False)
-            _refuse_foreign(conn, path, allow_empty=True)
-            conn.execute("PRAGMA journal_mode=WAL")
-            conn.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
-            db = Database(conn, execute_plugins=False)
-            migrate(db)
-            facts = {
-                "creator": "cellmeter",
-                "created_at": str(now_us()),
-                "fingerprint_salt": os.urandom(16).hex(),
-            }
-            conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
-            conn.execute(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),)
-            )
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from None
-        return cls(conn, path)
+        with open_for_writing(path, durability) as conn:
+            return cls(conn, path)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Open an existing log for reading.
+        """Open an existing log for reading, also where its directory cannot be written.
 
         Raises:
             CellmeterError: there is no such file, it is not a log, or it is of a newer version.
 
         """
         path = Path(path)
-        if not path.exists():
-            raise CellmeterError(
-                f"there is no log at {path}",
-                hint="record one with `cellmeter proxy`, `cellmeter run` or `cellmeter demo`",
-            )
-        try:
-            conn = _connect(path, read_only=True)
-            _refuse_foreign(conn, path, allow_empty=False)
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from None
-        return cls(conn, path)
+        with open_for_reading(path) as conn:
+            return cls(conn, path)
 
     def __enter__(self) -> Self:
         return self
@@ -296,40 +267,3 @@ def _process_start(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat.rpartition(")")[2].split()[19])
-
-
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    conn.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    return conn
-
-
-def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:
-    tables = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables and allow_empty:
-        return
-    if not {"meta", "calls"} <= tables:
-        raise CellmeterError(
-            f"{path} is not a cellmeter log: it is a database of something else",
-            hint="name the file that `cellmeter proxy --log` or `cellmeter run` wrote",
-        )
-    row = conn.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    version = int(row[0]) if row else 0
-    if version > SCHEMA_VERSION:
-        raise CellmeterError(
-            f"{path} was written by a newer cellmeter: its schema is version {version},"
-            f" this one reads {SCHEMA_VERSION}",
-            hint="upgrade with `pip install -U cellmeter`",
-        )
-
-
-def _unusable(path: Path, error: Exception) -> CellmeterError:
-    if "not a database" in str(error):
-        return CellmeterError(f"{path} is not a cellmeter log: it is not an SQLite file")
-    if "malformed" in str(error):
-        return CellmeterError(
-            f"the log {path} is damaged: {error}",
-            hint="`cellmeter verify` names what is damaged; keep the file, and record into another one with --log",
-        )
-    return CellmeterError(f"the log {path} cannot be opened: {error}", hint="check the path and its permissions")

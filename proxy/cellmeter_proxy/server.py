@@ -26,7 +26,8 @@ from cellmeter_proxy.health import health
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
 from cellmeter_proxy.keys import KeyRing
-from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.log import Log, writer_name
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Generic, Self, TypeVar
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import BUSY_MS, Durability, Log, make_blob
+from cellmeter_proxy.log import Log, make_blob
+from cellmeter_proxy.logfile import BUSY_MS, Durability
 from cellmeter_proxy.record import Record
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
 
 _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd", "seconds": "seconds"}

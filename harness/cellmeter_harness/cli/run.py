@@ -14,7 +14,7 @@ from cellmeter_harness.cli.score import show_leaderboard
 from cellmeter_harness.conduct import conduct
 from cellmeter_harness.sweep import SweepSpec, load_sweep, plan_cells
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability
+from cellmeter_proxy.logfile import Durability
 from cellmeter_scoring import INFRASTRUCTURE, CellScore, leaderboard, minimum_detectable_difference, rescore
 
 
