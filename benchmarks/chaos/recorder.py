@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import os
 import random
 import resource
 import signal
@@ -65,13 +66,12 @@ class Recorder:
 
     async def kill(self) -> None:
         """End the process as a crash does."""
-        with contextlib.suppress(ProcessLookupError):
-            self._running.kill()
+        self._signal(signal.SIGKILL)
         await self._running.wait()
 
     async def terminate(self) -> None:
         """Ask the process to stop, and see that it does within its bound and with its code."""
-        self._running.send_signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(SHUTDOWN_S + _MARGIN_S):
                 code = await self._running.wait()
@@ -98,6 +98,12 @@ class Recorder:
         if self._process is None:
             raise RuntimeError(f"{self.name} was never started")
         return self._process
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Popen's own way reaps a process that has just ended, and asyncio, which waits for it, then knows no exit code.
+        if self._running.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._running.pid, number)
 
     async def _says(self) -> bytes:
         """The line that a recorder prints when it accepts calls; empty where it ended instead."""

@@ -8,6 +8,9 @@ import asyncio
 import json
 import os
 import random
+import shutil
+import socket
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -17,7 +20,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
 
+from cellmeter_proxy import schema
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.scripted import Script, ScriptedProvider, Turn
@@ -63,7 +69,7 @@ def wiretap(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 @asynccontextmanager
 async def proxy(wiretap: Path, directory: Path, durability: str, upstream: str) -> AsyncIterator[int]:
     """A proxy process above the layer; its port."""
-    (directory / "log").mkdir()
+    (directory / "log").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "cellmeter_harness", "proxy", "--upstream", upstream, "--listen", "127.0.0.1:0"]
     command += ["--log", str(directory / "log" / "calls.db"), "--durability", durability]
     tap = {"WIRETAP": str(directory / "trace"), "WIRETAP_UNDER": str(directory / "log"), "LD_PRELOAD": str(wiretap)}
@@ -147,8 +153,8 @@ def completing(events: Sequence[Event], held: Held) -> int:
 class Inode:
     """A file's content: as its process sees it, and as a disk without power has it."""
 
-    def __init__(self) -> None:
-        self.durable = bytearray()
+    def __init__(self, content: bytes = b"") -> None:
+        self.durable = bytearray(content)
         self.pending: list[tuple[int, bytes | None]] = []
 
     def sync(self) -> None:
@@ -170,9 +176,9 @@ class Inode:
 class Disk:
     """Files under POSIX's promises and no others: what was synced is there, a name when its directory was."""
 
-    def __init__(self) -> None:
-        self._names: dict[str, Inode] = {}
-        self._durable_names: dict[str, Inode] = {}
+    def __init__(self, *files: Path) -> None:
+        self._names = {path.name: Inode(path.read_bytes()) for path in files}
+        self._durable_names = dict(self._names)
 
     def apply(self, event: Event) -> None:
         if event.kind == "F" and not event.name:
@@ -184,6 +190,12 @@ class Disk:
         elif event.kind in "WT":
             change = (event.offset, event.data if event.kind == "W" else None)
             self._names.setdefault(event.name, Inode()).pending.append(change)
+
+    def lose_process(self, into: Path) -> None:
+        """Write what a process that is killed leaves: all that it wrote, for the system has it."""
+        into.mkdir()
+        for name, inode in self._names.items():
+            (into / name).write_bytes(inode.after(inode.pending))
 
     def lose_power(self, into: Path, chance: random.Random | None = None) -> None:
         """Write what is left: what was synced, and by chance some of the rest, sector by sector, in any order."""
@@ -253,3 +265,60 @@ async def test_without_it_rows_are_written_and_not_synced(
         disk.apply(event)
     disk.lose_power(tmp_path / "image")
     assert closed_in(tmp_path / "image") & {answer.response_id for answer in before} == set()
+
+
+def first_version(path: Path) -> None:
+    """A log as version 1 of the schema had it, whose recorder died with one of its two calls under way."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    steps = Migrations("cellmeter")
+    steps(name="m001_first")(schema._m001_first)
+    steps.apply(Database(connection, execute_plugins=False))
+    connection.execute("INSERT INTO meta VALUES ('schema_version', '1'), ('fingerprint_salt', 'salt')")
+    writer = f"{socket.gethostname()}/{os.getpid()}/1"  # this process, if it had started with the machine
+    connection.execute(
+        "INSERT INTO calls (method, endpoint, via, dialect, usage_source, session, started_at, writer, call_id, seq,"
+        " state, outcome, ended_at) VALUES ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '1', 1, 'closed',"
+        " 'ok', 2), ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '2', 2, 'open', NULL, NULL)",
+        (writer,),
+    )
+    connection.close()
+
+
+def nothing(_: Path) -> None:
+    """No log at all."""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "expected"),
+    [(nothing, []), (first_version, [("1", "closed", "ok"), ("2", "interrupted", "interrupted")])],
+)
+async def test_a_start_may_be_cut_off_at_any_moment_of_creation_migration_and_recovery(
+    tmp_path: Path,
+    need: Callable[..., str],
+    wiretap: Callable[[], Path],
+    prepare: Callable[[Path], None],
+    expected: list[tuple[str, str, str]],
+) -> None:
+    need("cc")
+    (tmp_path / "log").mkdir()
+    prepare(tmp_path / "log" / "calls.db")
+    disk = Disk(*(tmp_path / "log").iterdir())
+    async with proxy(wiretap(), tmp_path, "full", "http://127.0.0.1:9/v1"):
+        pass
+    events = list(read(tmp_path / "trace", tmp_path / "log"))
+    assert sum(event.kind == "W" for event in events) > 20
+    chance = random.Random(2)
+    for index, event in enumerate(events):
+        disk.apply(event)
+        images = [tmp_path / f"{what}-{index}" for what in ("killed", "without-power", "half-written")]
+        disk.lose_process(images[0])
+        disk.lose_power(images[1])
+        disk.lose_power(images[2], chance)
+        for image in images:
+            with Log.create(image / "calls.db") as log:
+                log.recover()
+                assert log.meta("schema_version") == str(schema.SCHEMA_VERSION)
+                assert [(call.call_id, call.state, call.outcome) for call in log.rows(Call)] == expected, image
+                assert verify(log) == []
+            shutil.rmtree(image)
