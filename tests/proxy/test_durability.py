@@ -198,6 +198,17 @@ async def test_files_beside_the_log_that_were_deleted_cost_neither_a_call_nor_a_
     assert verify(proxy.log) == []
 
 
+async def test_proxies_that_start_on_one_new_log_at_the_same_time_all_record_into_it(tmp_path: Path) -> None:
+    log = tmp_path / "a.db"
+    async with LiteralProvider(*([ANSWER],) * 3) as provider, contextlib.AsyncExitStack() as stack:
+        starts = (stack.enter_async_context(running(log, provider.url)) for _ in range(3))
+        proxies = await asyncio.gather(*starts)
+        answers = await asyncio.gather(*(proxy.answer() for proxy in proxies))
+        assert all(b" 200 " in answer[:20] for answer in answers)
+    assert proxies[0].rows() == [("closed", "ok")] * 3
+    assert verify(log) == []
+
+
 def test_a_log_that_may_only_be_read_is_refused_at_the_start(tmp_path: Path, need: Callable[..., str]) -> None:
     log = tmp_path / "a.db"
     Log.create(log).close()
