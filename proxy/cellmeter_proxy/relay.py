@@ -243,7 +243,8 @@ class Relay:
             call = await exchange.opened()
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
-            self._complained = False
+            # A row that was committed before the trouble began says nothing of its end.
+            self._complained = self._complained and self._writer.failing
             if incoming.response.status == _SWITCHING:
                 reason = "the provider switched to another protocol, which nobody had asked for"
                 return await self._reply(exchange, 502, "upstream_unreachable", reason, "upstream_unreachable")

@@ -154,7 +154,8 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s)
+        # aiohttp waits that long twice, and cancels what it waits for after the second time.
+        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s / 2)
         await runner.setup()
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)

@@ -5,7 +5,6 @@ aiohttp tells its access log of every answer, also of those that it gives itself
 
 import asyncio
 import logging
-from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -14,7 +13,6 @@ from cellmeter_proxy.http_server import UNREAD
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import UNREADABLE, Call, new_id, now_us
 from cellmeter_proxy.writer import LogWriter
-
 
 
 def unreadable_requests(writer: LogWriter, writer_name: str, upstream: str) -> type[AbstractAccessLogger]:
