@@ -14,7 +14,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from cellmeter_proxy import schema
-from cellmeter_proxy.log import Log
+from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.scripted import Script, ScriptedProvider, Turn
 from cellmeter_scoring import verify
@@ -36,6 +36,7 @@ TERMINAL: Final = {"chat": b"data: [DONE]\n\n", "messages": b'"type":"message_st
 SECTOR: Final = 512
 CLIENTS: Final = 4
 ROUNDS: Final = 6
+CROWD: Final = 64
 
 
 class Event(NamedTuple):
@@ -51,6 +52,8 @@ class Held(NamedTuple):
     """An answer that a client has whole, and how much of it makes it whole."""
 
     port: int
+    request: str
+    """Digest of its request."""
     response_id: str
     need: int
 
@@ -100,7 +103,7 @@ async def ask(port: int, dialect: str, *, stream: bool, text: str) -> Held:
     assert answer.startswith(b"HTTP/1.1 200 "), answer[:300]
     whole = answer.rindex(TERMINAL[dialect]) + len(TERMINAL[dialect]) if stream else len(answer)
     start = answer.index({"chat": b"chatcmpl-", "messages": b"msg_", "responses": b"resp_"}[dialect])
-    return Held(local, answer[start : answer.index(b'"', start)].decode(), whole)
+    return Held(local, digest_of(body), answer[start : answer.index(b'"', start)].decode(), whole)
 
 
 async def work(port: int) -> list[Held]:
@@ -116,7 +119,14 @@ async def work(port: int) -> list[Held]:
     return held
 
 
-async def traced(wiretap: Path, directory: Path, durability: str) -> tuple[list[Event], dict[int, Held]]:
+async def crowd(port: int) -> list[Held]:
+    """Many calls at the same time."""
+    return await asyncio.gather(*(ask(port, "chat", stream=True, text="hi") for _ in range(CROWD)))
+
+
+async def traced(
+    wiretap: Path, directory: Path, durability: str, work: Callable[[int], Awaitable[list[Held]]] = work
+) -> tuple[list[Event], dict[int, Held]]:
     """What a proxy did, and the answers that its clients hold, by the event that was about to complete each."""
     turn = Turn(content="an answer that takes a few frames, so that there is something before its end " * 3)
     async with (
@@ -219,23 +229,23 @@ def closed_in(image: Path) -> set[str]:
         return {call.response_id or "" for call in log.rows(Call, "state = 'closed'")}
 
 
-def written_before(events: Sequence[Event], index: int, answer: Held) -> int:
-    """Where the closed row of an answer was first written to the log; other rows of its page follow."""
-    id_ = answer.response_id.encode()
-    written = [n for n in range(index) if events[n].kind == "W" and id_ in events[n].data]
-    assert written, f"{answer} was sent before its row was written"
-    return written[0]
+def synced_between(events: Sequence[Event], text: str, end: int) -> bool:
+    """Whether a row was written to the log, and then synced, before an event; it is known by a text of its own."""
+    start = next((n for n in range(end) if events[n].kind == "W" and text.encode() in events[n].data), None)
+    assert start is not None, f"event {end} was sent before the row of {text} was written"
+    return any(event.kind == "F" and event.name == "calls.db-wal" for event in events[start:end])
 
 
-async def test_a_closed_row_is_synced_before_the_last_bytes_of_its_answer_leave(
+async def test_rows_are_synced_before_the_first_and_the_last_bytes_of_their_answers_leave(
     tmp_path: Path, need: Callable[..., str], wiretap: Callable[[], Path]
 ) -> None:
     need("cc")
     events, held = await traced(wiretap(), tmp_path, "full")
     assert len(held) == CLIENTS * ROUNDS
     for index, answer in held.items():
-        since = events[written_before(events, index, answer) : index]
-        assert [event.name for event in since if event.kind == "F"].count("calls.db-wal") >= 1, answer
+        first = next(n for n, event in enumerate(events) if event.kind == "S" and event.offset == answer.port)
+        assert synced_between(events, answer.request, first), "a byte was released before its row was there"
+        assert synced_between(events, answer.response_id, index), "an answer was completed before its row was"
     assert any(event.kind == "W" and event.name == "calls.db" for event in events[min(held) :]), "no checkpoint"
     disk, done, chance = Disk(), set[str](), random.Random(1)
     for index, event in enumerate(events):
@@ -254,17 +264,27 @@ async def test_without_it_rows_are_written_and_not_synced(
 ) -> None:
     need("cc")
     events, held = await traced(wiretap(), tmp_path, "process")
-    for index, answer in held.items():
-        since = events[written_before(events, index, answer) : index]
-        assert all(event.data for event in since if event.kind == "W")
-    first_checkpoint = next((n for n, event in enumerate(events) if n > min(held) and event.kind == "F"), len(events))
-    before = [answer for index, answer in held.items() if index < first_checkpoint]
+    checkpoints = (number for number, event in enumerate(events) if number > min(held) and event.kind == "F")
+    first_checkpoint = next(checkpoints, len(events))
+    before = {index: answer for index, answer in held.items() if index < first_checkpoint}
     assert len(before) >= CLIENTS
+    assert not any(synced_between(events, answer.response_id, index) for index, answer in before.items())
     disk = Disk()
     for event in events[:first_checkpoint]:
         disk.apply(event)
     disk.lose_power(tmp_path / "image")
-    assert closed_in(tmp_path / "image") & {answer.response_id for answer in before} == set()
+    assert closed_in(tmp_path / "image") & {answer.response_id for answer in before.values()} == set()
+
+
+async def test_many_calls_share_a_sync_and_none_of_them_goes_without(
+    tmp_path: Path, need: Callable[..., str], wiretap: Callable[[], Path]
+) -> None:
+    need("cc")
+    events, held = await traced(wiretap(), tmp_path, "full", crowd)
+    first = min(n for n, event in enumerate(events) if event.kind == "S")
+    synced = [n for n, event in enumerate(events) if n > first and event.kind == "F" and event.name == "calls.db-wal"]
+    assert len(synced) < CROWD, "each call has two commits, so that alone they would need two syncs each"
+    assert all(synced_between(events, answer.response_id, index) for index, answer in held.items())
 
 
 def first_version(path: Path) -> None:
@@ -279,7 +299,8 @@ def first_version(path: Path) -> None:
     connection.execute(
         "INSERT INTO calls (method, endpoint, via, dialect, usage_source, session, started_at, writer, call_id, seq,"
         " state, outcome, ended_at) VALUES ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '1', 1, 'closed',"
-        " 'upstream_unreachable', 2), ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '2', 2, 'open', NULL, NULL)",
+        " 'upstream_unreachable', 2),"
+        " ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '2', 2, 'open', NULL, NULL)",
         (writer,),
     )
     connection.close()
