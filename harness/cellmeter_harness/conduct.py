@@ -76,6 +76,9 @@ async def conduct_with(
             durability=durability,
             cells_only=True,
             socket_path=Path(directory) / "proxy.sock",
+            on_429=spec.upstream.on_429,
+            patience=spec.upstream.patience,
+            prices=spec.prices,
             budget=spec.limits.sweep.budget(),
             granted_tools=frozenset(spec.grants.tools),
         )

@@ -7,6 +7,7 @@ import pytest
 from cellmeter_harness.conduct import conduct
 from cellmeter_harness.events import CellsLeft, Event
 from cellmeter_harness.sweep import load_sweep
+from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call, Cell
 from cellmeter_scoring import leaderboard, rescore
@@ -88,3 +89,26 @@ async def test_a_cell_that_uses_a_provider_side_tool_needs_a_grant(
     (cell,), (call,), _ = await run(tmp_path / "s.toml", text + grants)
     assert (call.outcome, call.provider_tools) == (outcome, ["web_search"])
     assert cell.failure_class == verdict
+
+
+PRICES = """
+[[price]]
+model = "scripted/*"
+input = 1000.0
+output = 2000.0
+"""
+
+
+async def test_calls_are_priced_by_the_file_that_the_sweep_names(tmp_path: Path) -> None:
+    (tmp_path / "prices.toml").write_text(PRICES)
+    text = SWEEP.replace("repeats = 2", 'prices = "prices.toml"')
+    _, calls, _ = await run(tmp_path / "s.toml", text)
+    assert len(calls) > 1
+    for call in calls:
+        assert (call.price_source or "").startswith("prices.toml sha256:")
+        assert call.cost == pytest.approx(((call.prompt_tokens or 0) + 2 * (call.completion_tokens or 0)) / 1000)
+
+
+async def test_a_file_of_prices_that_is_not_there_stops_the_sweep_before_its_first_cell(tmp_path: Path) -> None:
+    with pytest.raises(CellmeterError, match=r"the prices .*gone\.toml cannot be read"):
+        await run(tmp_path / "s.toml", SWEEP.replace("repeats = 2", 'prices = "gone.toml"'))
