@@ -30,7 +30,7 @@ from cellmeter_proxy.log import Durability, Log
 from cellmeter_proxy.scripted import ScriptedProvider
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_scoring import INFRASTRUCTURE, classify
-from cellmeter_scoring.calls import tokens_of
+from cellmeter_scoring.calls import is_denied, tokens_of
 
 
 class Provider(NamedTuple):
@@ -89,7 +89,7 @@ async def conduct_with(
             spec,
             ProxyRecorder(running),
             sandbox=sandbox,
-            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE),
+            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE, is_denied=is_denied),
             on_event=on_event,
         )
 

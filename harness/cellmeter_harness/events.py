@@ -48,7 +48,7 @@ class SweepFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     their agent with its model was stopped.
     """
     unrun: list[str] = []
-    """Cells that were left for a later run."""
+    """Cells that were left for a later run, the ones included that the sweep's budget ended."""
 
 
 Event = SweepPlanned | CellStarted | CellFinished | CellsLeft | SweepFinished

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 
 import msgspec
@@ -26,14 +26,15 @@ from cellmeter_harness.plan import (
     once_more,
     outlook,
     refuse_mixture,
+    was_cut_short,
 )
 from cellmeter_harness.preflight import check_programs
-from cellmeter_harness.recorder import Recorder, cells_of, sweep_of
+from cellmeter_harness.recorder import Recorder, attempts_of, calls_of, cells_of, sweep_of
 from cellmeter_harness.sandbox import Sandbox
 from cellmeter_harness.streaks import Pair, Streaks
 from cellmeter_harness.sweep import SweepDocument, SweepSpec, describe, plan_cells, read_document, spec_json
 from cellmeter_proxy.log import digest_of
-from cellmeter_proxy.record import Cell, Sweep, now_us
+from cellmeter_proxy.record import Attempt, Call, Cell, Sweep, now_us
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,8 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
     classify: Classify
     infrastructure: Collection[str]
+    is_denied: Callable[[Sequence[Call], Sequence[Attempt]], bool]
+    """Whether the calls of a cell all ended in a refusal of the provider's key."""
 
 
 def _silent(_event: Event) -> None:
@@ -135,7 +138,7 @@ class _Run:
             self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
             cell = await run_cell(pending.plan, pending.attempt, self._bench)
             pair = Pair(cell.agent, cell.model)
-            stop = self._streaks.add(cell)
+            stop = self._streaks.add(cell, denied=await self._is_denied(cell))
             if stop is not None:
                 self._stopped.add(pair)
             further = None if pair in self._stopped else again(pending, cell, bound, infrastructure)
@@ -146,8 +149,16 @@ class _Run:
             if further is not None:
                 self._retrying[cell.cell_id] = cell
                 self._queue.append(further)
+            elif was_cut_short(cell):
+                self._unrun.append(cell.cell_id)
             else:
                 self._final.append(cell)
+
+    async def _is_denied(self, cell: Cell) -> bool:
+        if not is_failure(cell, self._judge.infrastructure):
+            return False
+        read, (cell_id, attempt) = self._bench.recorder.read, (cell.cell_id, cell.attempt)
+        return self._judge.is_denied(await read(calls_of(cell_id, attempt)), await read(attempts_of(cell_id, attempt)))
 
     def _leave(self, reason: str, pending: Iterable[Pending]) -> None:
         """Make no further attempt at these cells in this run; the ones that have had one keep it."""

@@ -36,7 +36,11 @@ def by_the_exit(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) 
     return Verdict("agent_error", evidence=[] if cell.exit_code else ["c"])
 
 
-JUDGE = Judge(classify=by_the_exit, infrastructure=frozenset({"rate_limited", "harness_error", "cancelled"}))
+JUDGE = Judge(
+    classify=by_the_exit,
+    infrastructure=frozenset({"rate_limited", "harness_error", "cancelled"}),
+    is_denied=lambda _calls, _attempts: False,
+)
 
 
 @pytest.fixture(autouse=True)

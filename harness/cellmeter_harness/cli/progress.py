@@ -50,7 +50,7 @@ class SweepProgress:
                 kept_out = f", {infrastructure} failed for the infrastructure's reasons" if infrastructure else ""
                 self._console.print(f"{cells} cells, {passed} passed{kept_out}")
                 if unrun:
-                    self._console.print("not run, and left for a later run:", *unrun, sep="\n  ")
+                    self._console.print("left for a later run:", *unrun, sep="\n  ")
 
 
 def _line(cell: Cell, *, retried: bool) -> str:
