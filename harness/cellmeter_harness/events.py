@@ -29,6 +29,17 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Whether the cell will be tried again."""
 
 
+class SweepThrottled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The provider refuses calls for their rate, so that fewer cells are run at once; told once in a run."""
+
+    status: int | None
+    """What it answered last."""
+    at_once: int
+    """How many cells may run for now."""
+    wait_s: float
+    """How long no further cell is started, in seconds."""
+
+
 class CellsLeft(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Cells will not be run in this run; a later one goes on with them."""
 
@@ -51,4 +62,4 @@ class SweepFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Cells that were left for a later run, the ones included that the sweep's budget ended."""
 
 
-Event = SweepPlanned | CellStarted | CellFinished | CellsLeft | SweepFinished
+Event = SweepPlanned | CellStarted | CellFinished | SweepThrottled | CellsLeft | SweepFinished

@@ -7,7 +7,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cellmeter_harness.cli.output import stderr_console
-from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.events import (
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    Event,
+    SweepFinished,
+    SweepPlanned,
+    SweepThrottled,
+)
 from cellmeter_proxy.record import Cell
 
 
@@ -44,6 +52,10 @@ class SweepProgress:
                 self._console.print(_line(cell, retried=retried))
                 if self._bar is not None and not retried:
                     self._progress.advance(self._bar)
+            case SweepThrottled(status=status, at_once=at_once, wait_s=wait_s):
+                later = f", the next in {wait_s:.0f} s" if wait_s >= 1 else ""
+                cells = "1 cell at a time" if at_once == 1 else f"{at_once} cells at once"
+                self._console.print(f"the provider refuses calls (HTTP {status}): {cells}{later}, until it takes more")
             case CellsLeft(reason=reason, cells=left):
                 self._console.print(f"{reason}; {len(left)} cells are left unrun")
             case SweepFinished(cells=cells, passed=passed, infrastructure=infrastructure, unrun=unrun):
