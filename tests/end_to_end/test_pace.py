@@ -1,4 +1,4 @@
-"""A sweep of sixty cells at a provider that takes so many requests a minute: no agent sees a 429, and little is wasted."""
+"""Sixty cells at a provider that takes so many requests a minute: no agent sees a 429, and little is wasted."""
 
 from pathlib import Path
 
