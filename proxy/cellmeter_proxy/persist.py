@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience, Trial, is_passing, may_repeat, wait_s
@@ -28,6 +29,10 @@ _CHANCE: Final = random.SystemRandom()
 _PACED: Final = frozenset({"chat.completions", "completions", "embeddings", "responses", "messages"})
 _BYTES_PER_TOKEN: Final = 4
 """Only to hold calls back by: what counts is what the provider says is left."""
+
+
+class _Asking(msgspec.Struct):
+    model: str | None = None
 
 
 class _Effort:
@@ -62,7 +67,8 @@ class _Effort:
         return slot
 
     async def _queue(self, lane: Lane) -> Slot | None:
-        waiter = lane.queue(len(self.exchange.body) // _BYTES_PER_TOKEN, again=self.tries > 0)
+        body = self.exchange.body
+        waiter = lane.queue(len(body) // _BYTES_PER_TOKEN, again=self.tries > 0, model=_model_of(body))
         self.exchange.ends.callback(lane.abandon, waiter)
         if not waiter.turn.done():
             await self._keep()
@@ -179,6 +185,14 @@ class Persistence:
         last = exchange.attempts[-1]
         trial = Trial(result.response.status, last.retry_after_ms, result.response.headers, result.read)
         return wait_s(trial, tries, left_s, self._draw(), self._patience)
+
+
+def _model_of(body: bytes) -> str | None:
+    """The model that a request names; its row, which has it too, may still be on its way."""
+    try:
+        return msgspec.json.decode(body, type=_Asking).model
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _tell(slot: Slot, result: Incoming, wait_s: float | None) -> None:
