@@ -30,8 +30,8 @@ class Upstream:
     url: URL
     key: str | None = None
 
-    def target(self, path: str, query: str) -> URL:
-        """The provider's address for a path that a client used.
+    def target(self, path: str, query: str) -> str:
+        """Path and query at the provider, for those that a client used.
 
         The base may carry a version (``https://host/openai/v1``) or not (``https://host``); a client's ``/v1`` is
         taken as the same version, not as a second one.
@@ -39,7 +39,7 @@ class Upstream:
         base = self.url.raw_path.rstrip("/")
         if base.endswith("/v1") and (path == "/v1" or path.startswith("/v1/")):
             path = path[len("/v1") :]
-        return URL(f"{self.url.origin()}{base}{path}" + (f"?{query}" if query else ""), encoded=True)
+        return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
 @dataclass(frozen=True)
