@@ -175,6 +175,12 @@ def test_a_sweep_whose_file_changed_what_its_cells_mean_is_stopped(
     refuse_mixture([plan], done, before=now, now=now, isolation="process", versions={"doer": "1.0"})
 
 
+def test_what_becomes_of_429s_may_change_between_runs_as_what_came_of_them_is_in_the_rows(plan: CellPlan) -> None:
+    old, now = document(plan.agent), document(plan.agent, on_429="pace", patience_s=60.0)
+    refuse_mixture([plan], [row(plan, 1, "none")], before=old, now=now, isolation="process", versions={})
+    assert merged(old, now).on_429 == "pace"
+
+
 def test_what_a_sweep_no_longer_names_is_remembered(plan: CellPlan) -> None:
     old, now = document(plan.agent, agents={"gone": "d"}, tasks={"t": "1"}), document(plan.agent, tasks={"t": "2"})
     assert merged(old, now).agents == {"gone": "d", "doer": plan.agent.digest}
