@@ -1,9 +1,10 @@
 """How many cells of a sweep run at once while the provider refuses calls for their rate. No I/O.
 
-A refusal on the wire halves them, and no cell is started before the Retry-After that came with it is over; each cell
-during which there was none adds one, up to what the sweep asks for. Refusals while more cells run than are allowed by
-now tell nothing new: those cells were started before. One cell at a time is always allowed; where that one is refused
-too, the next is held back for a second, then for two, doubling up to a minute.
+A refusal on the wire halves them, and no cell is started before the Retry-After that came with it is over. So does a
+cell that ended for the rate limit though none was refused: where calls are paced, too many cells wait for each other
+until their time is over. Each cell during which there was neither adds one, up to what the sweep asks for. News that
+comes while more cells run than are allowed by now is none: those cells were started before. One cell at a time is
+always allowed; where that one is refused too, the next is held back for a second, then for two, up to a minute.
 
 Invariant: as long as nothing runs, something is started within ``LONGEST_S``.
 """
@@ -37,14 +38,16 @@ class Backoff:
         self._pause_s = 0.0
         self._closed_until = 0.0
 
-    def look(self) -> bool:
-        """Take in what was refused since the last look; whether fewer cells run, or later, because of it."""
-        if self._throttle.refusals == self._seen:
-            return False
-        self._seen = self._throttle.refusals
-        if self.running <= self.at_once:
-            self.at_once = max(min(self.at_once, self.running + 1) // 2, 1)
-        self._close_until(self._throttle.until)
+    def look(self) -> None:
+        """Take in what was refused since the last look."""
+        if self._throttle.refusals != self._seen:
+            self._seen = self._throttle.refusals
+            self._cut()
+            self._close_until(self._throttle.until)
+
+    @property
+    def slowed(self) -> bool:
+        """Whether fewer cells run than the sweep asks for, or the next one later."""
         return self.wait_s() > 0 or self.at_once < self._most
 
     def wait_s(self) -> float:
@@ -61,15 +64,22 @@ class Backoff:
         self.running += 1
         return self._throttle.refusals
 
-    def end(self, at_start: int) -> None:
-        """A cell has ended."""
+    def end(self, at_start: int, *, starved: bool = False) -> None:
+        """A cell has ended; ``starved``: for the provider's rate limit."""
         self.running -= 1
-        if self._throttle.refusals == at_start:
+        refused = self._throttle.refusals != at_start
+        if starved and not refused:
+            self._cut()
+        elif not refused:
             self._pause_s = 0.0
             self.at_once = min(self.at_once + 1, self._most)
         elif self.at_once == 1 and not self.running:
             self._pause_s = min(max(2 * self._pause_s, _FIRST_S), _STEEPEST_S)
             self._close_until(self._throttle.clock() + self._pause_s)
+
+    def _cut(self) -> None:
+        if self.running <= self.at_once:
+            self.at_once = max(min(self.at_once, self.running + 1) // 2, 1)
 
     def _close_until(self, moment: float) -> None:
         self._closed_until = max(self._closed_until, min(moment, self._throttle.clock() + LONGEST_S))

@@ -30,10 +30,10 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class SweepThrottled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The provider refuses calls for their rate, so that fewer cells are run at once; told once in a run."""
+    """The provider limits the rate, so that fewer cells are run at once, or later; told once in a run."""
 
     status: int | None
-    """What it answered last."""
+    """Of the last call that it refused; None where calls only wait too long for their turn."""
     at_once: int
     """How many cells may run for now."""
     wait_s: float

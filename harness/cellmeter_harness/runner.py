@@ -147,10 +147,8 @@ class _Run:
             pending = self._queue.popleft()
             self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
             at_start = self._backoff.start()
-            try:
-                cell = await run_cell(pending.plan, pending.attempt, self._bench)
-            finally:
-                self._backoff.end(at_start)
+            cell = await run_cell(pending.plan, pending.attempt, self._bench)
+            self._backoff.end(at_start, starved=cell.failure_class == "rate_limited")
             self._conclude(pending, cell, self._streaks.add(cell, denied=await self._is_denied(cell)))
 
     async def _may_go_on(self) -> bool:
@@ -161,7 +159,8 @@ class _Run:
                 self._leave(spent, self._queue)
                 return False
             backoff = self._backoff
-            if backoff.look() and not self._told:
+            backoff.look()
+            if backoff.slowed and not self._told:
                 self._told = True
                 status = self._bench.recorder.throttle.status
                 self._on_event(SweepThrottled(status=status, at_once=backoff.at_once, wait_s=backoff.wait_s()))

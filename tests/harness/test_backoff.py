@@ -29,7 +29,8 @@ class Sweep:
     def refuse(self, retry_after_s: float | None = None) -> bool:
         wait = None if retry_after_s is None else retry_after_s * 1000
         self.throttle.note(Attempt(call_id="c", n=1, started_at=1, status=429, retry_after_ms=wait))
-        return self.backoff.look()
+        self.backoff.look()
+        return self.backoff.slowed
 
     def fill(self) -> int:
         """Start what may be started; how many run then."""
@@ -37,13 +38,14 @@ class Sweep:
             self.cells.append(self.backoff.start())
         return self.backoff.running
 
-    def end(self) -> None:
-        self.backoff.end(self.cells.pop(0))
+    def end(self, *, starved: bool = False) -> None:
+        self.backoff.end(self.cells.pop(0), starved=starved)
 
 
 def test_without_refusals_as_many_run_as_the_sweep_says() -> None:
     sweep = Sweep(3)
-    assert not sweep.backoff.look()
+    sweep.backoff.look()
+    assert not sweep.backoff.slowed
     assert sweep.fill() == 3
     sweep.end()
     assert (sweep.backoff.at_once, sweep.fill()) == (3, 3)
@@ -61,6 +63,19 @@ def test_a_refusal_halves_the_cells_and_further_ones_of_those_that_ran_before_ch
     for _ in range(3):
         sweep.end()
     sweep.refuse()
+    assert sweep.backoff.at_once == 2
+
+
+def test_a_cell_that_starved_in_the_queue_halves_the_cells_too_but_not_twice_where_it_was_refused_as_well() -> None:
+    sweep = Sweep(8)
+    sweep.fill()
+    sweep.end(starved=True)
+    assert (sweep.backoff.at_once, sweep.backoff.slowed) == (4, True)
+    for _ in range(4):
+        sweep.end(starved=True)
+    assert sweep.backoff.at_once == 2
+    sweep.refuse()
+    sweep.end(starved=True)
     assert sweep.backoff.at_once == 2
 
 

@@ -377,3 +377,19 @@ async def test_a_throttling_provider_is_given_fewer_cells_at_once_and_none_befor
     finished = min(at for at, event in events if isinstance(event, CellFinished) and at > later[0])
     assert len([at for at in later if at < finished]) == 2
     assert len(rows(recorder)) == 8
+
+
+async def test_cells_that_starve_for_a_limit_that_refuses_nothing_are_run_fewer_at_once_too(
+    tmp_path: Path, spec: SweepSpec, recorder: LogRecorder
+) -> None:
+    starving = tiny_agent(tmp_path / "starving.toml", "exit 75")
+    spec = msgspec.structs.replace(spec, agents=[starving], concurrency=2)
+    events: list[Event] = []
+    await go(spec, recorder, events)
+    told = [event for event in events if isinstance(event, SweepThrottled)]
+    assert told == [SweepThrottled(status=None, at_once=1, wait_s=0.0)]
+    running, most = 0, list[int]()
+    for event in events[events.index(told[0]) :]:
+        running += isinstance(event, CellStarted) - isinstance(event, CellFinished)
+        most.append(running)
+    assert max(most) <= 1

@@ -55,7 +55,8 @@ class SweepProgress:
             case SweepThrottled(status=status, at_once=at_once, wait_s=wait_s):
                 later = f", the next in {wait_s:.0f} s" if wait_s >= 1 else ""
                 cells = "1 cell at a time" if at_once == 1 else f"{at_once} cells at once"
-                self._console.print(f"the provider refuses calls (HTTP {status}): {cells}{later}, until it takes more")
+                why = "cells wait too long for its limit" if status is None else f"it refuses calls (HTTP {status})"
+                self._console.print(f"the provider is busy, {why}: {cells}{later}")
             case CellsLeft(reason=reason, cells=left):
                 self._console.print(f"{reason}; {len(left)} cells are left unrun")
             case SweepFinished(cells=cells, passed=passed, infrastructure=infrastructure, unrun=unrun):

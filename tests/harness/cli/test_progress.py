@@ -14,11 +14,11 @@ from cellmeter_harness.events import CellsLeft, Event, SweepFinished, SweepThrot
     [
         (
             SweepThrottled(status=429, at_once=1, wait_s=20.4),
-            "the provider refuses calls (HTTP 429): 1 cell at a time, the next in 20 s, until it takes more",
+            "the provider is busy, it refuses calls (HTTP 429): 1 cell at a time, the next in 20 s",
         ),
         (
-            SweepThrottled(status=529, at_once=4, wait_s=0.0),
-            "the provider refuses calls (HTTP 529): 4 cells at once, until it takes more",
+            SweepThrottled(status=None, at_once=4, wait_s=0.0),
+            "the provider is busy, cells wait too long for its limit: 4 cells at once",
         ),
         (CellsLeft(reason="the budget is spent", cells=["a", "b"]), "the budget is spent; 2 cells are left unrun"),
         (
