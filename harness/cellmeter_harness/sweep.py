@@ -195,9 +195,11 @@ def load_sweep(path: Path) -> SweepSpec:
     for name in names:
         if names.count(name) > 1:
             raise wrong(path, "agents", f"{name} is named twice", hint="copy its manifest under another name")
-    values = {name: getattr(file, name) for name in file.__struct_fields__}
+    values: dict[str, Any] = {name: getattr(file, name) for name in file.__struct_fields__}
     values |= {"agents": agents, "tasks": find_tasks(file.tasks, base=base), "log": base / Path(file.log).expanduser()}
-    return SweepSpec(**values | {"prices": file.prices and base / Path(file.prices).expanduser()})
+    if file.prices is not None:
+        values["prices"] = base / Path(file.prices).expanduser()
+    return SweepSpec(**values)
 
 
 def plan_cells(spec: SweepSpec) -> list[CellPlan]:

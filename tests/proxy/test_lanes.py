@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from cellmeter_proxy.absorb import Patience
-from cellmeter_proxy.lanes import Lane, Lanes
+from cellmeter_proxy.lanes import Lane, Lanes, Slot, Waiter
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.ratelimit import Limit
 from cellmeter_proxy.record import Attempt, Call
@@ -141,15 +141,18 @@ def stated(limit: int, remaining: int) -> dict[str, Limit]:
     return {"requests": Limit(limit=limit, remaining=remaining, reset_ms=60_000)}
 
 
+def let_through(lane: Lane, *models: str) -> list[tuple[Waiter, Slot]]:
+    waiters = [lane.queue(1, again=False, model=model) for model in models]
+    return [(waiter, waiter.slot) for waiter in waiters if waiter.slot is not None]
+
+
 async def test_models_with_limits_of_their_own_get_queues_of_their_own_and_who_waits_moves_into_them() -> None:
     lane = Lane()
-    small, large = (lane.queue(1, again=False, model=model) for model in ("small", "large"))
-    assert small.slot is not None
-    assert large.slot is not None
-    small.slot.answered(stated(2, 0))
+    (small, small_slot), (large, large_slot) = let_through(lane, "small", "large")
+    small_slot.answered(stated(2, 0))
     waiting = [lane.queue(1, again=False, model=model) for model in ("small", "large", "small", "large")]
     assert not any(waiter.turn.done() for waiter in waiting)
-    large.slot.answered(stated(100, 99))
+    large_slot.answered(stated(100, 99))
     assert [waiter.turn.done() for waiter in waiting] == [False, True, False, True]
     later = [lane.queue(1, again=False, model=model) for model in ("small", "large")]
     assert [waiter.turn.done() for waiter in later] == [False, True]
@@ -160,11 +163,9 @@ async def test_models_with_limits_of_their_own_get_queues_of_their_own_and_who_w
 
 async def test_a_refusal_that_shows_models_to_be_apart_holds_its_own_model_back_alone() -> None:
     lane = Lane()
-    small, large = (lane.queue(1, again=False, model=model) for model in ("small", "large"))
-    assert small.slot is not None
-    assert large.slot is not None
-    large.slot.answered(stated(100, 99))
-    small.slot.refused({"requests": Limit(limit=2)}, 30.0)
+    (small, small_slot), (large, large_slot) = let_through(lane, "small", "large")
+    large_slot.answered(stated(100, 99))
+    small_slot.refused({"requests": Limit(limit=2)}, 30.0)
     again = lane.queue(1, again=True, model="small")
     other = lane.queue(1, again=False, model="large")
     assert (again.turn.done(), other.turn.done()) == (False, True)
