@@ -64,7 +64,6 @@ async def run(agents: list[Agent], provider: ScriptedProvider, log: Path, mode: 
         )
         for task, published in CELLS.items()
     ]
-    Log.create(log).close()
     async with provider:
         key = Provider(provider.url, KEY)
         await asyncio.gather(*(conduct_with(key, sweep, list[Event]().append) for sweep in sweeps))
