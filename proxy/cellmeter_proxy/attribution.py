@@ -6,7 +6,7 @@ fingerprint names the session, unless the path does (``/s/<name>/v1/…``).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -55,6 +55,9 @@ class Admission:
     """The secret to send in its place; None forwards the request's own."""
 
 
+SessionOf = Callable[[str | None, str | None], str]
+
+
 @dataclass(frozen=True)
 class Refusal:
     """A request that may not."""
@@ -95,7 +98,7 @@ def admit(
     keys: KeyRing,
     cells_only: bool,
     upstream: Upstream,
-    salt: str,
+    session_of: SessionOf,
 ) -> Admission | Refusal:
     """Decide whose call a request is.
 
@@ -105,13 +108,13 @@ def admit(
         keys: the virtual keys in force.
         cells_only: refuse what has no virtual key, as a sweep does.
         upstream: where admitted calls go.
-        salt: of the log, for fingerprints.
+        session_of: names the session of a call that belongs to no cell (see ``session_of``).
 
     """
     named, path = split_session(path)
     key = presented_key(headers)
     cell = keys.find(key) if key else None
-    session = cell.session if cell else _session(named, key, salt)
+    session = cell.session if cell else session_of(named, key)
     if cell is not None:
         return Admission(session, path, cell, key, upstream.key)
     if cells_only or (key is not None and key.startswith(PREFIX)):
@@ -119,7 +122,8 @@ def admit(
     return Admission(session, path, None, key, upstream.key)
 
 
-def _session(named: str | None, key: str | None, salt: str) -> str:
+def session_of(named: str | None, key: str | None, salt: str) -> str:
+    """The session of a call by the name in its path, or else by its key's fingerprint under the log's salt."""
     if named is not None:
         # A key where a name should stand is as secret as anywhere else.
         is_secret = named == key or bool(Redactor().text(named)[1])

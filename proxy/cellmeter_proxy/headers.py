@@ -66,10 +66,14 @@ def answer_headers(raw: RawHeaders, *, shortened: bool = False) -> list[tuple[by
 
 
 def _end_to_end(raw: RawHeaders, dropped: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in raw if name.lower() not in dropped]
-    named = {
-        token.strip().lower() for name, value in raw if name.lower() == b"connection" for token in value.split(b",")
-    }
+    kept: list[tuple[bytes, bytes]] = []
+    named: set[bytes] = set()
+    for header in raw:
+        name = header[0].lower()
+        if name not in dropped:
+            kept.append(header)
+        elif name == b"connection":
+            named |= {token.strip().lower() for token in header[1].split(b",")}
     if not named <= _HOP_BY_HOP:
         kept = [(name, value) for name, value in kept if name.lower() not in named]
     if _CONTROL.search(b"".join([value for _, value in kept])):

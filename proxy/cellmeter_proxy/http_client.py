@@ -146,6 +146,11 @@ class _Protocol(ResponseHandler):
         if data and self.on_news is not None:
             self.on_news()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
+        # A reader says so after every piece; only what was paused has anything to resume, which is costly.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         if self.on_news is not None:

@@ -92,13 +92,15 @@ class Passage:
     async def _pass_body(self) -> Broken | None:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
         exchange = self._exchange
+        if self._incoming.is_whole:
+            async for _ in self._incoming.each(self._pass_at_once):
+                await self._go_on()
+            return None
         patience = asyncio.timeout(None)
         try:
             async with patience, self._looking(patience):
                 async for _ in self._incoming.each(self._pass_at_once):
-                    await self._catch_up()
-                    if self._watcher.terminal and not exchange.closed:
-                        await self._complete(self._watcher.take_held())
+                    await self._go_on()
                     if exchange.awaited and not exchange.closed:
                         patience.reschedule(None)
                         continue
@@ -127,14 +129,17 @@ class Passage:
         self._backlog += out
         return False
 
-    async def _catch_up(self) -> None:
+    async def _go_on(self) -> None:
+        """Do for the latest piece what takes waiting: for a slow client, or for the commit before the end."""
         backlog, self._backlog = self._backlog, b""
         await self._release(backlog)
-        if not self._deaf and self._exchange.client_gone_at is None:
+        if not self._deaf and self._exchange.client_gone_at is None and self._response.prepared:
             try:
                 await self._response.drain()
             except ConnectionError:
                 self._exchange.client_gone_at = now_us()
+        if self._watcher.terminal and not self._exchange.closed:
+            await self._complete(self._watcher.take_held())
 
     def _bound(self, patience: asyncio.Timeout) -> None:
         if patience.when() is None:

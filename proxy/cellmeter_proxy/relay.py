@@ -19,13 +19,14 @@ import time
 import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Final
 
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.accountant import Accountant
-from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
+from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session, session_of
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Reply, Request, Response
@@ -38,7 +39,7 @@ from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
-from cellmeter_proxy.redact import Redactor, credentials
+from cellmeter_proxy.redact import Redactors, credentials
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
@@ -101,11 +102,14 @@ class Relay:
         self._policy = policy
         self._accountant = accountant
         self._config = config
+        # The fingerprint of a key is slow to work out, and asked for with every call.
+        self._session_of = lru_cache(1024)(partial(session_of, salt=config.salt))
         self._writer = writer
         self._keys = keys
         self._sender = Sender(client, config.upstream.url, config.limits)
         self._persistence = Persistence(self._sender, config.on_429, config.patience)
         self._metrics = metrics
+        self._redactors = Redactors()
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -150,7 +154,7 @@ class Relay:
             keys=self._keys,
             cells_only=self._config.cells_only,
             upstream=self._config.upstream,
-            salt=self._config.salt,
+            session_of=self._session_of,
         )
 
     def _begin(self, request: Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
@@ -173,7 +177,7 @@ class Relay:
             user_agent=request.headers.get("User-Agent"),
             client_session=client_session(request.headers),
         )
-        redactor = Redactor(self._secrets(request, admission))
+        redactor = self._redactors.of(self._secrets(request, admission))
         body = upload.body
         refused = upload.trouble is not None or isinstance(admission, Refusal)
         asking = None if refused else self._asking(call, body)
@@ -331,7 +335,8 @@ class Relay:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
         row = replace(row, queue_ms=exchange.queue_ms, attached_to=exchange.attached_to)
         asked = time.perf_counter()
-        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
+        price = self._accountant.priced
+        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor, price=price)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
             self._policy.ledger.settle(row)

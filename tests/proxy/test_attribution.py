@@ -1,5 +1,7 @@
 """Whose call a request is, decided from its path and headers alone."""
 
+from functools import partial
+
 import pytest
 from multidict import CIMultiDict
 from yarl import URL
@@ -11,6 +13,7 @@ from cellmeter_proxy.attribution import (
     admit,
     client_session,
     presented_key,
+    session_of,
     split_session,
 )
 from cellmeter_proxy.keys import CellRef, KeyRing
@@ -32,7 +35,7 @@ def decide(
         keys=keys or KeyRing(),
         cells_only=cells_only,
         upstream=upstream,
-        salt="salt",
+        session_of=partial(session_of, salt="salt"),
     )
 
 
