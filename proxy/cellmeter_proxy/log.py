@@ -9,6 +9,7 @@ name; a blob is stored under the SHA-256 of its content; nothing is ever deleted
 
 import hashlib
 import os
+import re
 import socket
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,10 +22,11 @@ import zstandard
 
 from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
-from cellmeter_proxy.schema import TABLES, columns, json_columns
+from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
 
 R = TypeVar("R", bound=Record)
 _ZSTD_LEVEL: Final = 3
+_WRITER: Final = re.compile(r"(.*)/([0-9]{1,10})/([0-9]+)")
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
 _AT_OPENING: Final = (
@@ -57,6 +59,7 @@ class Log:
         self.path = path
         self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
         self._rows = _CallRows()
+        self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -99,6 +102,10 @@ class Log:
         row = self.conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
+    def lacks(self, type_: type[Record]) -> bool:
+        """Whether the log is of a version before a table, so that there are no rows of its type."""
+        return self._is_older and not self._statements[type_].there
+
     def rows(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
         """The rows of a table, in the order they were written, as values of their type.
 
@@ -109,6 +116,8 @@ class Log:
 
         """
         statements = self._statements[type_]
+        if self.lacks(type_):
+            return
         tail = where if "order by" in where.lower() else f"{where} ORDER BY rowid"
         for row in self.conn.execute(f"{statements.select} WHERE {tail}", params):
             yield statements.decode(row)
@@ -124,6 +133,10 @@ class Log:
         if row is None:
             raise KeyError(digest)
         return zstandard.ZstdDecompressor().decompress(row.data, max_output_size=max(row.size, 1))
+
+    def stored(self) -> list[tuple[str, int]]:
+        """Digest and size of everything that is stored, in the order in which reading it costs least."""
+        return self.conn.execute("SELECT digest, size FROM blobs ORDER BY rowid").fetchall()
 
     # Writing; the caller holds a transaction, or accepts one per statement
 
@@ -208,6 +221,7 @@ class _Statements:
 
     def __init__(self, row: type[Record], there: frozenset[str]) -> None:
         self._row = row
+        self.there = there
         self._names = list(columns(row))
         self._json = json_columns(row)
         self._places = [place for place, name in enumerate(self._names) if name in self._json]
@@ -294,17 +308,23 @@ def writer_name() -> str:
 
 
 def writer_is_alive(writer: str) -> bool:
-    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell."""
-    host, pid_text, start = writer.rsplit("/", 2)
+    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell.
+
+    What is no such name is nobody's.
+    """
+    named = _WRITER.fullmatch(writer)
+    if named is None:
+        return False
+    host, process, start = named.groups()
     if host != socket.gethostname():
         return True
-    pid = int(pid_text)
+    pid = int(process)
     running_since = _process_start(pid)
     if running_since is not None:
         return str(running_since) == start
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -21,6 +21,11 @@ from cellmeter_proxy.schema import SCHEMA_VERSION, migrate
 Durability = Literal["full", "process"]
 BUSY_MS: Final = 10_000
 """How long a lock that another process holds is waited for."""
+SALT: Final = "fingerprint_salt"
+"""The fact of a log (table ``meta``) that its fingerprints of keys are made with."""
+_SET_VERSION: Final = """
+    INSERT INTO meta (key, value) VALUES ('schema_version', ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value"""
 _AGAIN_S: Final = 0.01
 _MAX_VERSION_DIGITS: Final = 9
 
@@ -63,7 +68,7 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _usable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeError) as error:
         raise _unusable(path, error) from None
 
 
@@ -86,9 +91,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
     conn = _connect(path, "ro")
     try:
-        conn.execute("SELECT 1 FROM sqlite_master")
+        with _closed_on_error(conn):
+            conn.execute("SELECT 1 FROM sqlite_master")
     except sqlite3.Error as error:
-        conn.close()
         if not _lacks_shared_memory(path, error):
             raise
         return _connect(path, "ro&immutable=1")
@@ -125,7 +130,7 @@ def _bring_up_to_date(conn: sqlite3.Connection, path: Path) -> None:
     facts = {
         "creator": "cellmeter",
         "created_at": str(now_us()),
-        "fingerprint_salt": os.urandom(16).hex(),
+        SALT: os.urandom(16).hex(),
     }
     with conn:
         conn.execute("BEGIN IMMEDIATE")
@@ -133,7 +138,7 @@ def _bring_up_to_date(conn: sqlite3.Connection, path: Path) -> None:
         _refuse_foreign(conn, path, allow_empty=True)
         migrate(Database(conn, execute_plugins=False))
         conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
-        conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+        conn.execute(_SET_VERSION, (str(SCHEMA_VERSION),))
 
 
 def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:

@@ -33,6 +33,7 @@ from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
@@ -93,6 +94,8 @@ class Running:
     socket_path: Path | None
     open_calls: Callable[[], int]
     """How many calls are being relayed now."""
+    throttle: Throttle
+    """What the provider has refused for its rate limit."""
 
 
 @asynccontextmanager
@@ -160,7 +163,7 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
-        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls)
+        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
 
 
 def make_handler(relay: Relay, writer: LogWriter, metrics: Metrics) -> Handler:

@@ -7,22 +7,18 @@ that does not wait for locks. Files beside the log that were deleted are made an
 """
 
 import asyncio
-import logging
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.intact import Files
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.logfile import BUSY_MS
 
 T = TypeVar("T")
 P = TypeVar("P")
-_logger: Final = logging.getLogger("cellmeter")
-_BESIDE: Final = ("-wal", "-shm")
 
 
 class LogUnwritableError(CellmeterError):
@@ -64,7 +60,7 @@ class Settled(NamedTuple):
 
 
 class NotNowError(Exception):
-    """It would take longer than the event loop can wait: another process is writing, or one by one is the way."""
+    """It would take longer than the event loop can wait."""
 
 
 class Transactor:
@@ -74,8 +70,7 @@ class Transactor:
         self.log = log
         self.failing = False
         """The log did not take the last thing that was to be written."""
-        self._path = str(log.path)
-        self._files = {self._path: _inode(self._path)}
+        self._files = Files(log.path)
         self._busy_ms: int | None = None
 
     def transact(self, jobs: Sequence[Job[Any, Any]]) -> list[Settled]:
@@ -94,9 +89,12 @@ class Transactor:
         """Write and leave it to ``commit``; waits for nobody.
 
         Raises:
-            NotNowError: somebody else is writing, or a piece of work failed. Nothing was written; ``transact`` may.
+            NotNowError: somebody else is writing, a file was moved, or a piece of work failed. Nothing was written;
+                ``transact`` may.
 
         """
+        if self._files.moved():
+            raise NotNowError
         try:
             self._begin(0)
         except (sqlite3.Error, OSError) as error:
@@ -129,7 +127,10 @@ class Transactor:
         return []
 
     def _begin(self, busy_ms: int) -> None:
-        self._check_files()
+        moved = self._files.moved()
+        if moved:
+            self._files.renew(moved, self.log.conn)
+            self._busy_ms = 0
         if busy_ms != self._busy_ms:
             self.log.conn.execute(f"PRAGMA busy_timeout={busy_ms}")
             self._busy_ms = busy_ms
@@ -137,43 +138,14 @@ class Transactor:
 
     def _undo(self, jobs: Sequence[Job[Any, Any]], error: Exception) -> list[Settled]:
         self._roll_back()
-        if not _is_the_files(error) and len(jobs) > 1:
+        of_the_file = _is_the_files(error)
+        if not of_the_file and len(jobs) > 1:
             return [settled for job in jobs for settled in self.transact([job])]
-        return self._failed(jobs, error, failing=self.failing or _is_the_files(error))
+        return self._failed(jobs, error, failing=self.failing or of_the_file)
 
     def _failed(self, jobs: Sequence[Job[Any, Any]], error: Exception, *, failing: bool = True) -> list[Settled]:
         self.failing = failing
         return [Settled(job, None, self._explain(error)) for job in jobs]
-
-    def _check_files(self) -> None:
-        # SQLite goes on writing into a file that has lost its name, and those rows would be gone with the process.
-        moved = [path for path, inode in self._files.items() if _inode(path) != inode]
-        for path in moved:
-            if path == self._path or not _can_be_spared(Path(path)):
-                there = "nothing" if _inode(path) is None else "another file"
-                raise OSError(f"{Path(path).name} is gone, and {there} in its place")
-        if moved:
-            self._renew(moved)
-        if len(self._files) <= len(_BESIDE):
-            beside = {self._path + suffix: _inode(self._path + suffix) for suffix in _BESIDE}
-            self._files |= {path: inode for path, inode in beside.items() if inode is not None}
-
-    def _renew(self, moved: Sequence[str]) -> None:
-        """Bring into the log what only files without a name hold, and have SQLite make them anew.
-
-        Leaving the write-ahead mode does both. SQLite does it only where no other process has the log open, which is
-        what makes it safe: nobody can be writing by what was deleted (https://sqlite.org/pragma.html#pragma_journal_mode).
-        """
-        names = " and ".join(Path(path).name for path in moved)
-        self._busy_ms = None
-        try:
-            self.log.conn.execute("PRAGMA busy_timeout=0")
-            self.log.conn.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{names} was deleted while another process has the log open, too ({error})") from None
-        self._files = {self._path: self._files[self._path]}
-        self.log.conn.execute("PRAGMA journal_mode=WAL")
-        _logger.warning("%s was deleted; every row is in %s", names, self.log.path.name)
 
     def _roll_back(self) -> None:
         if self.log.conn.in_transaction:
@@ -181,20 +153,8 @@ class Transactor:
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, (sqlite3.Error, OSError)):
-            return LogUnwritableError(f"the log {self._path} cannot be written: {error}")
+            return LogUnwritableError(f"the log {self.log.path} cannot be written: {error}")
         return error
-
-
-def _inode(path: str) -> int | None:
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116 - three for every commit, and a Path takes four times as long
-    except FileNotFoundError:
-        return None
-
-
-def _can_be_spared(path: Path) -> bool:
-    """Whether what stands in the place of a file beside the log, if anything does, holds no rows."""
-    return not path.exists() or path.name.endswith("-shm") or path.stat().st_size == 0
 
 
 def _is_the_files(error: Exception) -> bool:

@@ -134,6 +134,16 @@ def _trouble_of_connection(*errors: str | None) -> Trouble:
     return Trouble.LOCAL_NETWORK if here else Trouble.PROVIDER
 
 
+def is_denied(calls: Iterable[Call], attempts: Iterable[Attempt]) -> bool:
+    """Whether a model was asked, and every time the provider refused the credentials (HTTP 401, 402, 403 or 407).
+
+    As long as the key is the same, so is the answer.
+    """
+    by_call = attempts_by_call(attempts)
+    troubles = [trouble_of(call, by_call.get(call.call_id, [])) for call in model_calls(calls)]
+    return bool(troubles) and set(troubles) == {Trouble.DENIED}
+
+
 def is_answered(call: Call) -> bool:
     """Whether the provider answered, even if the agent did not stay for the end."""
     return call.outcome == "ok" or (call.outcome == "client_gone" and call.status is not None and call.status < 400)

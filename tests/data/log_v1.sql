@@ -102,7 +102,7 @@ CREATE TABLE "calls" (
    "error" TEXT
 );
 INSERT INTO "calls" VALUES('0196b3c0a80000000000000000000001','old/reference/m/polyglot/python-reverse-string#run1',1,'old/reference/m/polyglot/python-reverse-string#run1',1,'host/1/1','closed','endpoint','POST','/v1/chat/completions','chat.completions','https://api.example.com/v1','m','m-1',0,'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9','c1:sha256:8e3d4b8fd9374db91316bb697e51dd6288b8e77630819847ffeb29b2047c5e38',NULL,'c1:sha256:2222222222222222222222222222222222222222222222222222222222222222',2,114,191,'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9','sha256:d53d8449e590cb5a4852075cfadf897382514461d3ff9206c2cbdcacad7cc610',NULL,NULL,NULL,'application/json',0,200,'ok','stop',0,21,NULL,NULL,5,NULL,'provider','{"prompt_tokens":21,"completion_tokens":5,"total_tokens":26}',NULL,NULL,NULL,NULL,NULL,1763600000500000,1763600001500000,NULL,999.5,990.25,NULL,NULL,NULL,NULL,NULL,NULL,'c-1','reference/0.1',NULL,NULL);
-INSERT INTO "calls" VALUES('0196b3c0a80000000000000000000002','anonymous',1,NULL,NULL,'host/1/1','interrupted','endpoint','POST','/v1/chat/completions','chat.completions',NULL,'m',NULL,NULL,'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9','c1:sha256:8e3d4b8fd9374db91316bb697e51dd6288b8e77630819847ffeb29b2047c5e38',NULL,NULL,NULL,114,NULL,'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9',NULL,NULL,NULL,NULL,NULL,0,NULL,'interrupted',NULL,NULL,NULL,NULL,NULL,NULL,NULL,'none',NULL,NULL,NULL,NULL,NULL,NULL,1763600000600000,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,'the recording process ended before the answer did');
+INSERT INTO "calls" VALUES('0196b3c0a80000000000000000000002','anonymous',1,NULL,NULL,'host/1/1','interrupted','endpoint','POST','/v1/chat/completions','chat.completions',NULL,'m',NULL,0,'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9','c1:sha256:8e3d4b8fd9374db91316bb697e51dd6288b8e77630819847ffeb29b2047c5e38',NULL,NULL,NULL,114,NULL,'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9',NULL,NULL,NULL,NULL,NULL,0,NULL,'interrupted',NULL,NULL,NULL,NULL,NULL,NULL,NULL,'none',NULL,NULL,NULL,NULL,NULL,NULL,1763600000600000,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,'the recording process ended before the answer did');
 CREATE TABLE "cells" (
    "cell_id" TEXT,
    "attempt" INTEGER,
@@ -187,7 +187,7 @@ CREATE TABLE "sweeps" (
    "software_version" TEXT,
    "host" TEXT
 );
-INSERT INTO "sweeps" VALUES('old','{"models":["m"]}','sha256:0000000000000000000000000000000000000000000000000000000000000000',1763600000000000,'0.1.0','{"cpus":2}');
+INSERT INTO "sweeps" VALUES('old','{"models":["m"]}','sha256:e780cebb83ba0918202e940702fbe08c17fc17aad57ad520962877aa1a5008a9',1763600000000000,'0.1.0','{"cpus":2}');
 CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
     ON "_sqlite_migrations" ("migration_set", "name");
 CREATE UNIQUE INDEX "idx_calls_session_seq"

@@ -264,8 +264,8 @@ async def test_without_it_rows_are_written_and_not_synced(
 ) -> None:
     need("cc")
     events, held = await traced(wiretap(), tmp_path, "process")
-    after = (n for n, event in enumerate(events) if n > min(held) and event.kind == "F")
-    first_checkpoint = next(after, len(events))
+    checkpoints = (number for number, event in enumerate(events) if number > min(held) and event.kind == "F")
+    first_checkpoint = next(checkpoints, len(events))
     before = {index: answer for index, answer in held.items() if index < first_checkpoint}
     assert len(before) >= CLIENTS
     assert not any(synced_between(events, answer.response_id, index) for index, answer in before.items())
@@ -299,7 +299,8 @@ def first_version(path: Path) -> None:
     connection.execute(
         "INSERT INTO calls (method, endpoint, via, dialect, usage_source, session, started_at, writer, call_id, seq,"
         " state, outcome, ended_at) VALUES ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '1', 1, 'closed',"
-        " 'ok', 2), ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '2', 2, 'open', NULL, NULL)",
+        " 'upstream_unreachable', 2),"
+        " ('POST', '', 'endpoint', 'unknown', 'none', 's', 1, ?1, '2', 2, 'open', NULL, NULL)",
         (writer,),
     )
     connection.close()
@@ -311,7 +312,7 @@ def nothing(_: Path) -> None:
 
 @pytest.mark.parametrize(
     ("prepare", "expected"),
-    [(nothing, []), (first_version, [("1", "closed", "ok"), ("2", "interrupted", "interrupted")])],
+    [(nothing, []), (first_version, [("1", "closed", "upstream_unreachable"), ("2", "interrupted", "interrupted")])],
 )
 async def test_a_start_may_be_cut_off_at_any_moment_of_creation_migration_and_recovery(
     tmp_path: Path,

@@ -13,6 +13,7 @@ from cellmeter_proxy.record import (
     Call,
     Cell,
     Constraint,
+    Egress,
     Grade,
     Numbers,
     Phase,
@@ -209,3 +210,15 @@ def test_the_links_of_a_history_that_earlier_calls_of_the_session_ended_in_are_f
             log.open_call(Call(call_id=str(number), session=session, writer="h/1/1", started_at=1, prefix_hash=link))
         assert log.known_prefixes("s", ["one", "two", "three", "four"]) == {"one", "three"}
         assert log.known_prefixes("s", []) == set()
+
+
+def test_an_older_log_has_no_rows_of_a_table_that_came_later_and_todays_log_must_have_it(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        log.conn.execute("DROP TABLE egress")
+    with Log.read(tmp_path / "a.db") as log, pytest.raises(sqlite3.OperationalError, match="no such table"):
+        list(log.rows(Egress))
+    with Log.create(tmp_path / "a.db") as log:
+        log.set_meta("schema_version", "1")
+    with Log.read(tmp_path / "a.db") as log:
+        assert (log.lacks(Egress), list(log.rows(Egress))) == (True, [])
+        assert not log.lacks(Call)
