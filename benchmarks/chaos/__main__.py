@@ -10,6 +10,7 @@ the provider billed is compared with the log. Exit code 1 where anything was los
 
 import argparse
 import asyncio
+import shlex
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -30,7 +31,8 @@ def main() -> int:
         if directory is None:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         if options.judge is None:
-            asyncio.run(conduct(Plan(options.seed, options.seconds, options.clients, options.durability, directory)))
+            more = ("--durability", options.durability, *shlex.split(options.options))
+            asyncio.run(conduct(Plan(options.seed, options.seconds, options.clients, more, directory)))
         report = judged(directory)
     if options.format == "json":
         print(msgspec.json.format(msgspec.json.encode(report)).decode())
@@ -45,6 +47,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--durability", choices=["full", "process"], default="full")
+    parser.add_argument("--options", default="", metavar="TEXT", help="more options of `cellmeter proxy`")
     parser.add_argument("--keep", type=Path, metavar="DIR")
     parser.add_argument("--judge", type=Path, metavar="DIR")
     parser.add_argument("--format", choices=["table", "json"], default="table")

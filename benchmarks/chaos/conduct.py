@@ -24,7 +24,8 @@ class Plan(NamedTuple):
     seed: int
     seconds: float
     clients: int
-    durability: str
+    options: tuple[str, ...]
+    """More options of the recorders."""
     directory: Path
 
 
@@ -33,10 +34,7 @@ async def conduct(plan: Plan) -> None:
     plan.directory.mkdir(parents=True, exist_ok=True)
     log = plan.directory / LOG
     async with _provider(plan.directory / BILLED) as upstream:
-        recorders = [
-            Recorder(mode, upstream, log, "--durability", plan.durability, "--on-429", mode)
-            for mode in ("observe", "absorb")
-        ]
+        recorders = [Recorder(mode, upstream, log, "--on-429", mode, *plan.options) for mode in ("observe", "absorb")]
         weather = Weather([recorder.port for recorder in recorders])
         for recorder in recorders:
             await recorder.start()

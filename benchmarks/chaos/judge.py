@@ -67,7 +67,9 @@ def judge(log: Log, sent: Sequence[Sent], billed: Sequence[Billed], deeds: Deeds
     calls = list(log.rows(Call))
     by_request: dict[str, list[Call]] = defaultdict(list)
     for call in calls:
-        by_request[call.body_hash or ""].append(call)
+        # Of an upload that was cut off there is a row, too, with as much of the body as had come: nobody sent that.
+        if call.request_hash is not None:
+            by_request[call.body_hash or ""].append(call)
     completed = [one for one in sent if one.complete and one.own != UNRECORDABLE]
     lost = _lost(log, completed, by_request)
     doubled = _doubled(sent, by_request)

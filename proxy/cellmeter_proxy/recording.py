@@ -19,7 +19,7 @@ from cellmeter_proxy import canonical
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.outcome import Broken, Head, closing_row
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record, now_us
 from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
@@ -85,7 +85,9 @@ def open_call(
         sent: what goes to the provider instead, where that differs.
 
     """
-    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open, size=len(body))
+    return writer.submit(
+        lambda: prepare_open(call, body, redactor, sent=sent), _write_open, otherwise=_unopened, size=len(body)
+    )
 
 
 def close_call(
@@ -118,14 +120,34 @@ def close_call(
     return writer.submit(prepare, _write_close, otherwise=_unclosed, size=size)
 
 
+def _unopened(prepared: Prepared) -> Prepared:
+    """A call that was refused, for its row could not be written in time; the provider may have been paid for it."""
+    row = replace(
+        prepared.call,
+        state="interrupted",
+        status=503,
+        outcome="interrupted",
+        ended_at=now_us(),
+        error="the log could not be written at its beginning",
+    )
+    if _is_small(prepared):
+        return prepared._replace(call=row)
+    return prepared._replace(call=replace(row, request_blob=None), blobs=[])
+
+
 def _unclosed(prepared: Prepared) -> Prepared:
     """The end of a call whose row was not closed in time: its client was broken off, and did not get the answer."""
     row = replace(
         prepared.call, state="interrupted", outcome="interrupted", error="the log could not be written at its end"
     )
-    if sum(len(blob.data) for blob in prepared.blobs) <= _MAX_OWED_BYTES:
+    if _is_small(prepared):
         return prepared._replace(call=row)
     return prepared._replace(call=replace(row, response_blob=None, timeline_blob=None), blobs=[])
+
+
+def _is_small(prepared: Prepared) -> bool:
+    """Whether what the log did not take may be kept in memory until it does."""
+    return sum(len(blob.data) for blob in prepared.blobs) <= _MAX_OWED_BYTES
 
 
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
