@@ -32,7 +32,7 @@ _SCORE_KEY: Final = ("cell_id", "cell_attempt", "methodology", "axis", "scorer_v
 _CHANGED: Final = "one of the two was changed after it was recorded; `cellmeter verify` may say which"
 _CURES: Final[dict[type[Record], str]] = {
     Sweep: "two sweeps of one name cannot share a log: keep their logs apart, or run one of them again under another"
-    " name; where one log is an older copy of the other, merge only the newer one, into a new log",
+    " name; where one log holds an earlier form of the same sweep, merge only the newer one, into a new log",
     Cell: "the cell was run twice, each time as the same attempt: keep the logs apart, or run one of the two sweeps"
     " again under another name",
     Call: "calls of one session are numbered once: keep the logs apart, and record under names that differ"
@@ -109,6 +109,9 @@ def _published_when_whole(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=directory) as scratch:
         new = Path(scratch) / out.name
         yield new
+        for left in (out.with_name(f"{out.name}{suffix}") for suffix in ("-wal", "-journal")):
+            if left.exists() and left.stat().st_size > 0:
+                raise FileExistsError(f"{left} is left of another log, and would be read as a part of this one")
         # Unlike a rename it never takes the place of a log that somebody has begun meanwhile.
         out.hardlink_to(new)
         _sync(directory)
@@ -216,7 +219,9 @@ class _Join:
                 self._add(row)
 
     def _join_blobs(self) -> None:
-        for digest, _ in self._source.stored():
+        with self._reading():
+            stored = self._source.stored()
+        for digest, _ in stored:
             if self._target.has_blob(digest):
                 self._tally["known"] += 1
                 continue
@@ -253,8 +258,13 @@ class _Join:
         return content
 
     def _read(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
-        try:
+        with self._reading():
             yield from self._source.rows(type_, where, params)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
         except (sqlite3.Error, msgspec.MsgspecError, UnicodeError) as error:
             self._unreadable(str(error))
 

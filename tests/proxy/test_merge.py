@@ -279,6 +279,21 @@ def test_every_conflict_of_a_table_is_told_and_none_of_what_follows_from_it(writ
     ]
 
 
+def test_a_sweep_that_two_machines_share_is_one_as_long_as_each_cell_was_run_by_one_of_them(
+    written: Written, tmp_path: Path
+) -> None:
+    there = replace(SWEEP, started_at=9, host='{"cpus":2}')
+    other = replace(CELL, cell_id="s/a/m/c/t#run2", run=2)
+    parts = [written(SWEEP, CELL), written(there, other)]
+    for order in (parts, parts[::-1]):
+        merge(tmp_path / "out.db", order)
+        assert the_rows(tmp_path / "out.db", Sweep) == [SWEEP]
+        assert set(map(repr, the_rows(tmp_path / "out.db", Cell))) == {repr(CELL), repr(other)}
+        (tmp_path / "out.db").unlink()
+    with pytest.raises(MergeConflictError, match="cells: s/a/m/c/t#run1, 1: started_at is 1 and 9"):
+        merge(tmp_path / "out.db", [*parts, written(there, replace(CELL, started_at=9))])
+
+
 def test_connections_that_are_alike_are_as_many_as_in_the_log_with_most(written: Written, tmp_path: Path) -> None:
     other = replace(EGRESS, port=80)
     logs = [written(EGRESS, EGRESS, other), written(EGRESS, other, other, other)]
@@ -308,6 +323,22 @@ def test_a_damaged_log_is_refused_and_nothing_is_written(
         merge(tmp_path / "out.db", [written(SWEEP), source])
     assert sentence in refused.value.message
     assert f"cellmeter verify {source}" in str(refused.value.hint)
+    assert not (tmp_path / "out.db").exists()
+
+
+@pytest.mark.parametrize("content", ["calls", "blobs"])
+def test_a_damaged_page_is_the_fault_of_the_log_that_has_it(written: Written, tmp_path: Path, content: str) -> None:
+    rows = [replace(PRICED, call_id=f"call{n}", seq=n, error="e" * 500) for n in range(1, 200)]
+    source = written(*rows, *(make_blob(str(n).encode() * 400) for n in range(200)))
+    with closing(sqlite3.connect(source)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(source.read_bytes())
+    sought = b"call100x" if content == "calls" else make_blob(b"100" * 400).data
+    page = damaged.find(sought) // 4096 * 4096
+    damaged[page : page + 4096] = b"\xff" * 4096
+    source.write_bytes(damaged)
+    with pytest.raises(CellmeterError, match=f"{source} cannot be merged, because it is damaged"):
+        merge(tmp_path / "out.db", [source])
     assert not (tmp_path / "out.db").exists()
 
 
@@ -472,3 +503,17 @@ def test_a_log_that_somebody_begins_under_the_name_meanwhile_is_not_replaced(wri
         with pytest.raises(FileExistsError):
             publishing.close()
     assert the_rows(out, Call) == [CLOSED]
+
+
+def test_what_a_log_that_is_gone_has_left_does_not_become_a_part_of_the_new_one(
+    written: Written, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.db"
+    with Log.create(out, "process") as log:
+        log.append(replace(CLOSED, call_id="old"))
+        left = out.with_name("out.db-wal").read_bytes()
+    out.unlink()
+    out.with_name("out.db-wal").write_bytes(left)
+    with pytest.raises(CellmeterError, match=r"out\.db-wal is left of another log"):
+        merge(out, [written(CLOSED)])
+    assert not out.exists()
