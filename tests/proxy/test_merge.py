@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cellmeter_proxy.conflict import MergeConflictError
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, make_blob
-from cellmeter_proxy.merge import MergeConflictError, Merged, key_of, merge
+from cellmeter_proxy.merge import Merged, key_of, merge
 from cellmeter_proxy.record import (
     Artifact,
     Attempt,
@@ -237,14 +238,26 @@ def test_the_files_that_are_joined_are_only_read(written: Written, old_log: OldL
 @pytest.mark.parametrize(
     ("ours", "theirs", "sentence"),
     [
-        (SWEEP, replace(SWEEP, spec_digest="sha256:1"), "sweeps: s: spec_digest is 'sha256:0' and 'sha256:1'"),
-        (CELL, replace(CELL, started_at=0), f"cells: {CELL_ID}, 1: started_at is 1 and 0"),
-        (CLOSED, replace(CLOSED, prompt_tokens=7), "calls: 1: prompt_tokens is None and 7"),
-        (CLOSED, replace(CLOSED, call_id="2"), "calls: number 1 of session 'x': is the call 1 and the call 2"),
-        (ATTEMPT, replace(ATTEMPT, status=429), "attempts: 1, 1: status is 200 and 429"),
-        (SPAN, replace(SPAN, attrs={}), "spans: 1: attrs is {'a': 1} and {}"),
+        (
+            SWEEP,
+            replace(SWEEP, spec_digest="sha256:1"),
+            "sweeps: s: spec_digest is 'sha256:0' in OUT, 'sha256:1' in LOG",
+        ),
+        (CELL, replace(CELL, started_at=0), f"cells: {CELL_ID}, 1: started_at is 1 in OUT, 0 in LOG"),
+        (CLOSED, replace(CLOSED, prompt_tokens=7), "calls: 1: prompt_tokens is None in OUT, 7 in LOG"),
+        (
+            CLOSED,
+            replace(CLOSED, call_id="2"),
+            "calls: number 1 of session 'x': is the call 1 in OUT, the call 2 in LOG",
+        ),
+        (ATTEMPT, replace(ATTEMPT, status=429), "attempts: 1, 1: status is 200 in OUT, 429 in LOG"),
+        (SPAN, replace(SPAN, attrs={}), "spans: 1: attrs is {'a': 1} in OUT, {} in LOG"),
         (ARTIFACT, replace(ARTIFACT, blob="sha256:2"), f"artifacts: {CELL_ID}, 1, stdout: blob is"),
-        (SCORE, replace(SCORE, value=6.0), f"scores: {CELL_ID}, 1, cab-0.1, tokens, 1, 9: value is 5.0 and 6.0"),
+        (
+            SCORE,
+            replace(SCORE, value=6.0),
+            f"scores: {CELL_ID}, 1, cab-0.1, tokens, 1, 9: value is 5.0 in OUT, 6.0 in LOG",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -259,7 +272,7 @@ def test_what_contradicts_itself_is_refused_by_name_and_nothing_is_written(
             merge(out, logs)
         assert sentence in refused.value.message
         assert f"{second} cannot be merged into {out}" in refused.value.message
-        assert refused.value.hint
+        assert refused.value.hint == refused.value.conflicts[0].cure
         assert (out.read_bytes() if out.exists() else None) == before
 
 
@@ -290,7 +303,7 @@ def test_a_sweep_that_two_machines_share_is_one_as_long_as_each_cell_was_run_by_
         assert the_rows(tmp_path / "out.db", Sweep) == [SWEEP]
         assert set(map(repr, the_rows(tmp_path / "out.db", Cell))) == {repr(CELL), repr(other)}
         (tmp_path / "out.db").unlink()
-    with pytest.raises(MergeConflictError, match="cells: s/a/m/c/t#run1, 1: started_at is 1 and 9"):
+    with pytest.raises(MergeConflictError, match="cells: s/a/m/c/t#run1, 1: started_at is 1 in OUT, 9 in LOG"):
         merge(tmp_path / "out.db", [*parts, written(there, replace(CELL, started_at=9))])
 
 
@@ -418,44 +431,19 @@ def test_calls_that_nobody_named_are_kept_apart_by_their_logs(written: Written, 
         }
 
 
-DIE_AT: Final = """
-import os, signal, sys
-from cellmeter_proxy import logfile
-from cellmeter_proxy.merge import merge
-
-left, merging = int(sys.argv[1]), False
-
-def count_down(statement):
-    global left, merging
-    merging = merging or "INTO cells" in statement
-    left -= merging and statement.startswith(("INSERT", "UPDATE", "COMMIT", "PRAGMA wal_checkpoint"))
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-connect = logfile._connect
-
-def watched(path, mode):
-    conn = connect(path, mode)
-    conn.set_trace_callback(count_down)
-    return conn
-
-logfile._connect = watched
-merge(sys.argv[2], sys.argv[3:])
-"""
+MERGE: Final = "import sys; from cellmeter_proxy.merge import merge; merge(sys.argv[1], sys.argv[2:])"
 
 
 @pytest.mark.parametrize(
     ("there", "statements"), [(True, 0), (True, 4), (True, 9), (False, 0), (False, 4), (False, 9), (False, 10)]
 )
 def test_a_merge_that_is_killed_anywhere_leaves_what_was_there(
-    written: Written, tmp_path: Path, statements: int, *, there: bool
+    written: Written, tmp_path: Path, killed_after: Callable[..., int], statements: int, *, there: bool
 ) -> None:
     """After nine statements the next one is the commit; a new log is then still to be published."""
     out = written(SWEEP, OPEN) if there else tmp_path / "new.db"
     logs, before = [written(*ALL), written(replace(CLOSED, call_id="2", seq=2))], rows_of(out) if there else None
-    command = [sys.executable, "-c", DIE_AT, str(statements), str(out), *map(str, logs)]
-    done = subprocess.run(command, check=False, timeout=30)
-    assert done.returncode == -signal.SIGKILL
+    assert killed_after(statements, MERGE, out, *logs, since="INTO cells") == -signal.SIGKILL
     assert (rows_of(out) if out.exists() else None) == before
     merge(out, logs)
     merge(tmp_path / "whole.db", logs)
