@@ -219,6 +219,34 @@ def test_a_log_that_is_being_recorded_is_joined_as_it_is_and_again_when_it_has_g
     assert (the_rows(out, Call), the_rows(out, Attempt)) == ([CLOSED], [ATTEMPT])
 
 
+def test_what_is_recorded_while_a_log_is_read_is_joined_wholly_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a call and its try are committed after the calls were read, and before the tries are."""
+    from cellmeter_proxy import logfile
+
+    connect, out = logfile._connect, tmp_path / "out.db"
+    with Log.create(tmp_path / "live.db") as live:
+        live.append(CLOSED, ATTEMPT)
+
+        def record(statement: str) -> None:
+            if "FROM attempts" in statement and not list(live.rows(Call, "call_id = '2'")):
+                live.append(replace(CLOSED, call_id="2", seq=2), replace(ATTEMPT, call_id="2"))
+
+        def watched(path: Path, mode: str) -> sqlite3.Connection:
+            conn = connect(path, mode)
+            conn.set_trace_callback(record if mode == "ro" else None)
+            return conn
+
+        monkeypatch.setattr(logfile, "_connect", watched)
+        merge(out, [live.path])
+        monkeypatch.undo()
+        assert len(list(live.rows(Attempt))) == 2
+        assert (the_rows(out, Call), the_rows(out, Attempt)) == ([CLOSED], [ATTEMPT])
+        merge(out, [live.path])
+    assert len(the_rows(out, Call)) == len(the_rows(out, Attempt)) == 2
+
+
 def test_a_row_that_is_completed_keeps_its_place_among_the_rows(written: Written, tmp_path: Path) -> None:
     other = replace(CLOSED, call_id="2", seq=2)
     out = written(OPEN, other)
