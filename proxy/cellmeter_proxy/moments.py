@@ -32,8 +32,10 @@ def later(ours: R, theirs: R) -> R | None:
     Of one sweep the row of its first beginning stays, whichever that is.
     """
     if isinstance(ours, Sweep):
-        same = set(differences(ours, theirs)) <= set(_BEGINNING)
-        return min(ours, theirs, key=lambda row: [getattr(row, name) for name in _BEGINNING]) if same else None
+        if not set(differences(ours, theirs)) <= set(_BEGINNING):
+            return None
+        here, there = ([getattr(row, name) for name in _BEGINNING] for row in (ours, theirs))
+        return ours if here <= there else theirs
     if _follows(theirs, ours):
         return ours
     return theirs if _follows(ours, theirs) else None

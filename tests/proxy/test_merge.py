@@ -446,8 +446,9 @@ def test_calls_that_nobody_named_are_kept_apart_by_their_logs(written: Written, 
         ("bunreadable", "unreadable@3fc4ccfe"),
         ("later", "anonymous@7692c3ad"),
     }
-    for number, order in enumerate(itertools.permutations([*logs, copy])):
-        out = tmp_path / f"out{number}.db"
+    out = tmp_path / "out.db"
+    for order in itertools.permutations([*logs, copy]):
+        out.unlink(missing_ok=True)
         merge(out, order)
         with Log.read(out) as log:
             assert {(call.call_id, call.session) for call in log.rows(Call)} == expected
