@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from cellmeter_proxy.conflict import Conflict, conflict_of, conflict_of_place, refusal
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Log, digest_of, make_blob
+from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.logfile import SALT
 from cellmeter_proxy.moments import later
 from cellmeter_proxy.record import UNNAMED, BlobRow, Call, Record, ScoreRow
@@ -196,37 +196,20 @@ class _Join:
             if self._target.has_blob(digest):
                 self._tally["known"] += 1
                 continue
-            content = self._content(digest)
             for blob in self._read(BlobRow, "digest = ?", (digest,)):
-                self._store(blob, content)
+                self._add(blob)
+            self._check(digest)
 
-    def _store(self, blob: BlobRow, content: bytes) -> None:
-        """Copy a blob as it is, or by itself where what it was stored against is not the same here."""
+    def _check(self, digest: str) -> None:
+        """Make sure that what was copied is what its digest names, as it can be read from here on."""
         try:
-            self._target.append(blob)
-            whole = self._gives(blob.digest, content)
-        except sqlite3.IntegrityError:
-            whole = False
-        if not whole:
-            self._target.replace(make_blob(content))
-        self._tally["added"] += 1
-
-    def _gives(self, digest: str, content: bytes) -> bool:
-        try:
-            return self._target.blob(digest) == content
+            content = self._target.blob(digest)
         except sqlite3.Error:
             raise
-        except Exception:  # noqa: BLE001 - whatever it lacks, its content is known
-            return False
-
-    def _content(self, digest: str) -> bytes:
-        try:
-            content = self._source.blob(digest)
         except Exception as error:  # noqa: BLE001 - damaged bytes may break a decompressor in any way
             self._unreadable(f"the content of {digest}: {error}")
         if digest_of(content) != digest:
             self._unreadable(f"the content of {digest} is something else")
-        return content
 
     def _read(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
         with self._reading():
