@@ -3,6 +3,7 @@
 Invariant: it is never in the way of a call. A row reaches it after the answer's last bytes were let go, texts are
 counted in a process of their own, and what was found reaches the row as an update of exactly the columns that are the
 accountant's. What it did not come to before the proxy stopped is null in the log, and can be worked out again from it.
+A rate that it has learnt (``rates``) is used as the row is closed, and spares the next calls of its model all this.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 from cellmeter_proxy.counts import is_unmetered
 from cellmeter_proxy.estimator import EstimatorProcess, Reply
 from cellmeter_proxy.log import CALIBRATION, Log
+from cellmeter_proxy.rates import Rates, key_of
 from cellmeter_proxy.record import Call, Numbers
 from cellmeter_proxy.writer import LogWriter
 
@@ -40,6 +42,8 @@ class Accountant:
 
     def __init__(self, writer: LogWriter, overrides: "Overrides | None" = None) -> None:
         self._writer = writer
+        self.rates: Rates | None = Rates() if overrides is None else None
+        """The rates that hold for all calls of a model; None where the user's own prices come first."""
         self._overrides = overrides
         self.on_numbers: Callable[[Numbers], object] | None = None
         """Told on the event loop what was found, before it is stored."""
@@ -66,9 +70,21 @@ class Accountant:
 
     def take(self, call: Call) -> None:
         """Take the row of a call that has just been committed; to be called on the event loop."""
-        if call.usage_source == "provider" or is_unmetered(call):
+        if is_unmetered(call) or (call.usage_source == "provider" and not self._is_settled(call)):
             # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
             self._loop.call_soon(self._queue.put, call)
+        elif call.usage_source == "provider" and self.on_numbers is not None:
+            numbers = Numbers(call_id=call.call_id, cost=call.cost, price_source=call.price_source)
+            self._loop.call_soon(self.on_numbers, numbers)
+
+    def _is_settled(self, call: Call) -> bool:
+        """Whether its row says already what it cost, or no price is known."""
+        rate = None if self.rates is None else self.rates.of(call)
+        return call.price_source is not None or (rate is not None and rate.source is None)
+
+    def priced(self, call: Call) -> Call:
+        """The call with its cost, where that is known already; in any thread."""
+        return call if self.rates is None else self.rates.priced(call)
 
     async def aclose(self, bound_s: float) -> None:
         """Work off what is waiting, beginning no call after so many seconds, and stop."""
@@ -85,8 +101,12 @@ class Accountant:
             if self.on_numbers is not None:
                 self.on_numbers(one)
 
+        told = [one for one in numbers if one != Numbers(call_id=one.call_id)]
+        if not told and learned is None:
+            return
+
         def write(log: Log, _: None) -> None:
-            for one in numbers:
+            for one in told:
                 log.set_numbers(one)
             if learned is not None:
                 log.set_meta(CALIBRATION, learned)
@@ -129,6 +149,8 @@ class Accountant:
                 reply = self._estimator.estimate(call) if is_unmetered(call) else Reply()
                 found.append(_numbers(call, reply, self._overrides))
                 learned = reply.learned or learned
+                if self.rates is not None:
+                    _learn(self.rates, call)
             except Exception:
                 _logger.exception("call %s has neither cost nor estimate", call.call_id)
         if found:
@@ -149,6 +171,14 @@ def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers
         estimated_completion_tokens=reply.completion_tokens,
         estimate_method=reply.method,
     )
+
+
+def _learn(rates: Rates, call: Call) -> None:
+    key = key_of(call)
+    if key is not None and rates.lacks(key):
+        from cellmeter_proxy.prices import rate_of  # noqa: PLC0415 - loads the table of prices: not at start
+
+        rates.learn(key, rate_of(call))
 
 
 def _load_overrides(path: Path) -> "Overrides":

@@ -12,7 +12,8 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -28,6 +29,14 @@ _ZSTD_LEVEL: Final = 3
 _WRITER: Final = re.compile(r"(.*)/([0-9]{1,10})/([0-9]+)")
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
+_AT_OPENING: Final = (
+    *("call_id", "session", "seq", "cell_id", "cell_attempt", "writer", "via", "method", "endpoint", "dialect"),
+    *("upstream", "request_model", "stream", "body_hash", "request_hash", "prefix_hash", "message_count"),
+    *("new_messages", "provider_tools", "request_bytes", "request_blob", "request_encoding", "started_at"),
+    *("retry_number", "user_agent", "client_session"),
+)
+"""The columns of a call that are known when its row is opened and never change: all that is indexed, but the state."""
+_AT_BOTH: Final = ("state", "usage_source", "sent_hash", "redactions")
 _SET_NUMBERS: Final = """
     UPDATE calls SET cost = :cost, price_source = :price_source, estimate_method = :estimate_method,
         estimated_prompt_tokens = :estimated_prompt_tokens, estimated_completion_tokens = :estimated_completion_tokens,
@@ -49,6 +58,7 @@ class Log:
         self.conn = conn
         self.path = path
         self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
+        self._rows = _CallRows()
         self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
 
     @classmethod
@@ -139,12 +149,12 @@ class Log:
     def replace(self, record: Record) -> None:
         """Put a row in place of the one with its key. For a row that its own writer completes, nothing else."""
         statements = self._statements[type(record)]
-        self.conn.execute(statements.insert.replace("INSERT", "INSERT OR REPLACE", 1), statements.encode(record))
+        self.conn.execute(statements.replace, statements.encode(record))
 
     def put_blob(self, blob: BlobRow) -> None:
         """Store content once; a second copy of the same content is nothing new."""
         statements = self._statements[BlobRow]
-        self.conn.execute(statements.insert.replace("INSERT", "INSERT OR IGNORE", 1), statements.encode(blob))
+        self.conn.execute(statements.insert_once, statements.encode(blob))
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
@@ -153,15 +163,21 @@ class Log:
     def open_call(self, call: Call) -> int:
         """Write a call's row before its answer, and return its place within the session."""
         row = self.conn.execute("SELECT max(seq) FROM calls WHERE session = ?", (call.session,)).fetchone()
-        seq = (row[0] or 0) + 1
-        self.append(msgspec.structs.replace(call, seq=seq))
+        seq: int = (row[0] or 0) + 1
+        call = msgspec.structs.replace(call, seq=seq)
+        values = self._rows.opening(call)
+        if values is None:
+            self.append(call)
+        else:
+            self.conn.execute(self._rows.open, values)
         return seq
 
     def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
-        """Complete an open row, with its attempts, once the whole answer is known."""
-        statements = self._statements[Call]
-        values = statements.encode(call)
-        self.conn.execute(statements.update_call, (*values, call.call_id))
+        """Complete an open row, with its attempts, once the whole answer is known.
+
+        What the row said of the request when it was opened stays as it is.
+        """
+        self.conn.execute(self._rows.close, self._rows.closing(call))
         for attempt in attempts:
             self.replace(attempt)
 
@@ -208,21 +224,27 @@ class _Statements:
         self.there = there
         self._names = list(columns(row))
         self._json = json_columns(row)
+        self._places = [place for place, name in enumerate(self._names) if name in self._json]
+        self._values: Callable[[Record], tuple[Any, ...]] = attrgetter(*self._names)
         listed = ", ".join(f'"{name}"' for name in self._names)
         table = TABLES[row]
         # A log of an older version lacks the columns that came later: nothing was measured for them.
         found = ", ".join(f'"{name}"' if name in there else "NULL" for name in self._names)
         self.select = f"SELECT {found} FROM {table}"
-        self.insert = f"INSERT INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
-        # A call's place was given when it was opened and is nobody's to change.
-        assignments = ", ".join(f'"{name}" = ' + ("coalesce(?, seq)" if name == "seq" else "?") for name in self._names)
-        self.update_call = f"UPDATE {table} SET {assignments} WHERE call_id = ?"
+        into = f"INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
+        self.insert = f"INSERT {into}"
+        self.insert_once = f"INSERT OR IGNORE {into}"
+        self.replace = f"INSERT OR REPLACE {into}"
 
     def encode(self, record: Record) -> tuple[Any, ...]:
-        return tuple(
-            msgspec.json.encode(value).decode() if name in self._json and value is not None else value
-            for name, value in ((name, getattr(record, name)) for name in self._names)
-        )
+        values = self._values(record)
+        if not self._places:
+            return values
+        encoded = list(values)
+        for place in self._places:
+            if values[place] is not None:
+                encoded[place] = msgspec.json.encode(values[place]).decode()
+        return tuple(encoded)
 
     def decode(self, row: Sequence[Any]) -> Any:
         values = {
@@ -230,6 +252,35 @@ class _Statements:
             for name, value in zip(self._names, row, strict=True)
         }
         return msgspec.convert(values, self._row, strict=False)
+
+
+class _CallRows:
+    """How a call is written twice, each time no more of it than is new: its row is wide, and some indexes are large."""
+
+    def __init__(self) -> None:
+        at_closing = [name for name in Call.__struct_fields__ if name not in (*_AT_OPENING, *_AT_BOTH)]
+        first, last = (*_AT_BOTH, *_AT_OPENING), (*_AT_BOTH, *at_closing)
+        self.open = f"INSERT INTO calls ({', '.join(first)}) VALUES ({', '.join('?' * len(first))})"
+        self.close = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in last)} WHERE call_id = ?"
+        self._first: Callable[[Call], tuple[Any, ...]] = attrgetter(*first)
+        self._last: Callable[[Call], tuple[Any, ...]] = attrgetter(*last, "call_id")
+        self._at_closing: Callable[[Call], tuple[Any, ...]] = attrgetter(*at_closing)
+        self._tools = first.index("provider_tools")
+
+    def opening(self, call: Call) -> tuple[Any, ...] | None:
+        """The values for ``open``, or None where more is known of the call than when it is opened."""
+        later = self._at_closing(call)
+        if later.count(None) < len(later):
+            return None
+        values = self._first(call)
+        if call.provider_tools is None:
+            return values
+        tools = msgspec.json.encode(call.provider_tools).decode()
+        return (*values[: self._tools], tools, *values[self._tools + 1 :])
+
+    def closing(self, call: Call) -> tuple[Any, ...]:
+        """The values for ``close``."""
+        return self._last(call)
 
 
 def _columns_there(conn: sqlite3.Connection, row: type[Record]) -> frozenset[str]:

@@ -168,4 +168,9 @@ def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) 
 def _unusable(path: Path, error: Exception) -> CellmeterError:
     if "not a database" in str(error):
         return CellmeterError(f"{path} is not a cellmeter log: it is not an SQLite file")
+    if "malformed" in str(error):
+        return CellmeterError(
+            f"the log {path} is damaged: {error}",
+            hint="`cellmeter verify` names what is damaged; keep the file, and record into another one with --log",
+        )
     return CellmeterError(f"the log {path} cannot be opened: {error}", hint="check the path and its permissions")

@@ -7,8 +7,9 @@ coding included, unless something in it had to be masked: then it is stored with
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.outcome import Broken, Head, closing_row
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record
-from cellmeter_proxy.redact import Redactor, redact_stream
+from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
@@ -67,6 +68,10 @@ class Answer:
     broken: Broken | None = None
 
 
+def _unpriced(call: Call) -> Call:
+    return call
+
+
 def open_call(
     writer: LogWriter, call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None
 ) -> "asyncio.Future[Call]":
@@ -80,11 +85,17 @@ def open_call(
         sent: what goes to the provider instead, where that differs.
 
     """
-    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open)
+    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open, size=len(body))
 
 
 def close_call(
-    writer: LogWriter, call: Call, attempts: Sequence[Attempt], answer: Answer | None, redactor: Redactor
+    writer: LogWriter,
+    call: Call,
+    attempts: Sequence[Attempt],
+    answer: Answer | None,
+    redactor: Redactor,
+    *,
+    price: Callable[[Call], Call] = _unpriced,
 ) -> "asyncio.Future[Call]":
     """Complete the row of a call. The future gives the row as written, after its commit.
 
@@ -94,10 +105,17 @@ def close_call(
         attempts: the tries upstream.
         answer: what the rest of the row is read from.
         redactor: knows the secrets of the call.
+        price: gives the row its cost where that takes no time.
 
     """
     kept = tuple(attempts)
-    return writer.submit(lambda: prepare_close(call, answer, redactor, kept), _write_close, otherwise=_unclosed)
+    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
+
+    def prepare() -> Prepared:
+        prepared = prepare_close(call, answer, redactor, kept)
+        return prepared._replace(call=price(prepared.call))
+
+    return writer.submit(prepare, _write_close, otherwise=_unclosed, size=size)
 
 
 def _unclosed(prepared: Prepared) -> Prepared:
@@ -112,7 +130,7 @@ def _unclosed(prepared: Prepared) -> Prepared:
 
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
     """Derive from a request's bytes what its row says of them."""
-    plain = decode(body, call.request_encoding)
+    plain = body if call.request_encoding is None else decode(body, call.request_encoding)
     request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
     facts = request_facts(call.dialect, call.endpoint, request)
     stored, masked = redactor.bytes(body if plain is None else plain)
@@ -159,11 +177,13 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
-    names = [name for name in _FOREIGN[type(record)] if getattr(record, name) is not None]
-    together = "\n".join(getattr(record, name) for name in names)
+    names = _FOREIGN[type(record)]
+    texts: tuple[str | None, ...] = attrgetter(*names)(record)
+    together = "\n".join(filter(None, texts))
     if together.isascii() and not redactor.spans(together.encode()):
         return record
-    return replace(record, **{name: _clean(getattr(record, name), redactor) for name in names})
+    given = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+    return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})
 
 
 def _clean(text: str, redactor: Redactor) -> str:
@@ -171,11 +191,13 @@ def _clean(text: str, redactor: Redactor) -> str:
 
 
 def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
-    if watcher.frames is not None:
-        stored, masked = redact_stream(watcher.decoded, dialect, redactor)
+    received, decoded = watcher.received, watcher.decoded
+    if watcher.parsed is not None:
+        stored, masked = redact_frames(watcher.parsed, dialect, redactor)
     else:
-        stored, masked = redactor.bytes(watcher.decoded)
-    return (stored, masked) if masked else redactor.bytes(watcher.received)
+        stored, masked = redactor.bytes(decoded)
+    # Nothing was found: what has no coding needs no second look.
+    return (stored, masked) if masked or received == decoded else redactor.bytes(received)
 
 
 def _write_open(log: Log, prepared: Prepared) -> Call:

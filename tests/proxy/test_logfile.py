@@ -85,7 +85,7 @@ def test_a_log_whose_first_page_is_damaged_is_refused(shelf: Path, open_: Callab
     damaged = bytearray((shelf / "a.db").read_bytes())
     damaged[100:4096] = b"\xff" * 3996
     (shelf / "a.db").write_bytes(damaged)
-    with pytest.raises(CellmeterError, match=r"a\.db cannot be opened"):
+    with pytest.raises(CellmeterError, match=r"a\.db is damaged"):
         open_(shelf / "a.db")
 
 

@@ -1,0 +1,67 @@
+"""A whole stream taken apart once, for all who read it: its frames, their events, and the JSON of their data.
+
+Invariant: the frames, joined, are the stream; the lists go side by side.
+"""
+
+from itertools import accumulate
+from typing import Any, Final
+
+import msgspec
+
+from cellmeter_proxy.sse import Event, parse_frame, split
+from cellmeter_proxy.wire.fields import load
+
+_BEFORE: Final = b"data: "
+_AFTER: Final = b"\n\n"
+_DONE: Final = b"[DONE]"
+_DECODER: Final = msgspec.json.Decoder()
+
+
+class Frames(msgspec.Struct, frozen=True):
+    """The frames of a stream, in order."""
+
+    body: bytes
+    sizes: list[int]
+    """Bytes of each frame, its delimiter included."""
+    events: list[Event | None]
+    """None for comments and blank lines."""
+    values: list[Any]
+    """The JSON value of each event's data, and None where it has none."""
+
+    def raw(self) -> list[bytes]:
+        """The bytes of each frame."""
+        ends = accumulate(self.sizes)
+        return [self.body[end - size : end] for end, size in zip(ends, self.sizes, strict=True)]
+
+
+def read_frames(body: bytes) -> Frames:
+    """Take a whole stream apart, without content coding."""
+    texts = _only_data(body)
+    if texts is not None:
+        sizes = [len(text) + len(_BEFORE) + len(_AFTER) for text in texts]
+        return Frames(body, sizes, [Event(None, text) for text in texts], _load_all(texts))
+    raw = split(body)
+    events = [parse_frame(frame) for frame in raw]
+    texts = [b"null" if event is None else event.data for event in events]
+    return Frames(body, [len(frame) for frame in raw], events, _load_all(texts))
+
+
+def _only_data(body: bytes) -> list[bytes] | None:
+    """The data of a stream that is nothing but whole frames of one data line each, as most are; None of another."""
+    if not body.startswith(_BEFORE) or not body.endswith(_AFTER) or b"\r" in body:
+        return None
+    texts = body[len(_BEFORE) : -len(_AFTER)].split(_AFTER + _BEFORE)
+    return texts if body.count(b"\n") == 2 * len(texts) else None
+
+
+def _load_all(texts: list[bytes]) -> list[Any]:
+    """The value of each text as ``load`` gives it; read in one go where each text is a line of valid JSON."""
+    lines = b"\n".join([b"null" if text == _DONE else text for text in texts])
+    if lines.count(b"\n") == len(texts) - 1:
+        try:
+            values: list[Any] = _DECODER.decode_lines(lines)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            values = []
+        if len(values) == len(texts):
+            return values
+    return [load(text) for text in texts]
