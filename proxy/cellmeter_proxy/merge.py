@@ -18,45 +18,18 @@ from typing import Final, NoReturn, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from cellmeter_proxy.conflict import Conflict, conflict_of, conflict_of_place, refusal
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Log, digest_of, make_blob
+from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.logfile import SALT
-from cellmeter_proxy.moments import differences, later
-from cellmeter_proxy.record import UNNAMED, BlobRow, Call, Cell, Record, ScoreRow, Sweep
+from cellmeter_proxy.moments import later
+from cellmeter_proxy.record import UNNAMED, BlobRow, Call, Record, ScoreRow
 from cellmeter_proxy.schema import TABLES
 
 R = TypeVar("R", bound=Record)
 
 _SCORE_KEY: Final = ("cell_id", "cell_attempt", "methodology", "axis", "scorer_version", "scored_at")
 """Scores are appended: what makes two of them the same one is also when they were made."""
-_CHANGED: Final = "one of the two was changed after it was recorded; `cellmeter verify` may say which"
-_CURES: Final[dict[type[Record], str]] = {
-    Sweep: "two sweeps of one name cannot share a log: keep their logs apart, or run one of them again under another"
-    " name; where one log is an older copy of the other, merge only the newer one, into a new log",
-    Cell: "the cell was run twice, each time as the same attempt: keep the logs apart, or run one of the two sweeps"
-    " again under another name",
-    Call: "calls of one session are numbered once: keep the logs apart, and record under names that differ"
-    " (`http://HOST:PORT/s/NAME/v1`)",
-}
-_SHOWN: Final = 60
-_NAMED: Final = 3
-
-
-class Conflict(msgspec.Struct, frozen=True, kw_only=True):
-    """Two rows that cannot both stand."""
-
-    table: str
-    key: str
-    what: str
-    """The columns that differ, each with both values."""
-
-
-class MergeConflictError(CellmeterError):
-    """Logs that contradict each other; nothing was written."""
-
-    def __init__(self, message: str, conflicts: list[Conflict], *, hint: str) -> None:
-        super().__init__(message, hint=hint)
-        self.conflicts = conflicts
 
 
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +82,9 @@ def _published_when_whole(out: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=directory) as scratch:
         new = Path(scratch) / out.name
         yield new
+        for left in (out.with_name(f"{out.name}{suffix}") for suffix in ("-wal", "-journal")):
+            if left.exists() and left.stat().st_size > 0:
+                raise FileExistsError(f"{left} is left of another log, and would be read as a part of this one")
         # Unlike a rename it never takes the place of a log that somebody has begun meanwhile.
         out.hardlink_to(new)
         _sync(directory)
@@ -156,7 +132,7 @@ class _Join:
                 self._join_alike(type_)
             # What follows from a conflict, such as the calls of a cell that was run twice, is not told apart from it.
             if self._conflicts:
-                self._refuse(type_)
+                raise refusal(self._source.path, self._out, self._conflicts)
         return Merged(log=self._source.path, **self._tally)
 
     def _join_rows(self, type_: type[Record], key: tuple[str, ...]) -> None:
@@ -182,9 +158,7 @@ class _Join:
         if isinstance(row, Call):
             taken = next(self._target.rows(Call, "session = ? AND seq = ?", (row.session, row.seq)), None)
             if taken is not None:
-                what = f"is the call {taken.call_id} and the call {row.call_id}"
-                place = f"number {row.seq} of session {row.session!r}"
-                self._conflicts.append(Conflict(table=TABLES[Call], key=place, what=what))
+                self._conflicts.append(conflict_of_place(taken, row))
                 return
         self._target.append(row)
         self._tally["added"] += 1
@@ -192,7 +166,7 @@ class _Join:
     def _settle(self, ours: Record, theirs: Record, key: Sequence[object]) -> None:
         row = later(ours, theirs)
         if row is None:
-            self._conflicts.append(_conflict(ours, theirs, key))
+            self._conflicts.append(conflict_of(ours, theirs, key))
         elif row is ours:
             self._tally["known"] += 1
         else:
@@ -216,45 +190,35 @@ class _Join:
                 self._add(row)
 
     def _join_blobs(self) -> None:
-        for digest, _ in self._source.stored():
+        with self._reading():
+            stored = self._source.stored()
+        for digest, _ in stored:
             if self._target.has_blob(digest):
                 self._tally["known"] += 1
                 continue
-            content = self._content(digest)
             for blob in self._read(BlobRow, "digest = ?", (digest,)):
-                self._store(blob, content)
+                self._add(blob)
+            self._check(digest)
 
-    def _store(self, blob: BlobRow, content: bytes) -> None:
-        """Copy a blob as it is, or by itself where what it was stored against is not the same here."""
+    def _check(self, digest: str) -> None:
+        """Make sure that what was copied is what its digest names, as it can be read from here on."""
         try:
-            self._target.append(blob)
-            whole = self._gives(blob.digest, content)
-        except sqlite3.IntegrityError:
-            whole = False
-        if not whole:
-            self._target.replace(make_blob(content))
-        self._tally["added"] += 1
-
-    def _gives(self, digest: str, content: bytes) -> bool:
-        try:
-            return self._target.blob(digest) == content
+            content = self._target.blob(digest)
         except sqlite3.Error:
             raise
-        except Exception:  # noqa: BLE001 - whatever it lacks, its content is known
-            return False
-
-    def _content(self, digest: str) -> bytes:
-        try:
-            content = self._source.blob(digest)
         except Exception as error:  # noqa: BLE001 - damaged bytes may break a decompressor in any way
             self._unreadable(f"the content of {digest}: {error}")
         if digest_of(content) != digest:
             self._unreadable(f"the content of {digest} is something else")
-        return content
 
     def _read(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
-        try:
+        with self._reading():
             yield from self._source.rows(type_, where, params)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
         except (sqlite3.Error, msgspec.MsgspecError, UnicodeError) as error:
             self._unreadable(str(error))
 
@@ -263,15 +227,6 @@ class _Join:
             f"{self._source.path} cannot be merged, because it is damaged: {why}",
             hint=f"see what else is wrong with `cellmeter verify {self._source.path}`",
         ) from None
-
-    def _refuse(self, type_: type[Record]) -> NoReturn:
-        first, more = self._conflicts[0], len(self._conflicts) - 1
-        raise MergeConflictError(
-            f"{self._source.path} cannot be merged into {self._out}: {first.table}: {first.key}: {first.what}"
-            + (f" (and {more} more of {first.table})" if more else ""),
-            self._conflicts,
-            hint=_CURES.get(type_, _CHANGED),
-        )
 
 
 def _origin(log: Log) -> str:
@@ -290,18 +245,3 @@ def key_of(log: Log, type_: type[Record]) -> tuple[str, ...]:
         return primary
     unique = [str(row[1]) for row in log.conn.execute(f"PRAGMA index_list({table})") if row[2]]
     return tuple(str(row[2]) for row in log.conn.execute(f"PRAGMA index_info({unique[0]})")) if unique else ()
-
-
-def _conflict(ours: Record, theirs: Record, key: Sequence[object]) -> Conflict:
-    names = differences(ours, theirs)
-    said = [f"{name} is {_short(getattr(ours, name))} and {_short(getattr(theirs, name))}" for name in names]
-    return Conflict(
-        table=TABLES[type(ours)],
-        key=", ".join(map(str, key)),
-        what="; ".join(said[:_NAMED]) + (f"; {', '.join(names[_NAMED:])} differ too" if names[_NAMED:] else ""),
-    )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -3,12 +3,13 @@
 A writer completes a row that it has begun: a call is open, then closed, or marked as interrupted where its process had
 ended; later its cost and its estimates are filled in. A cell is begun, then finished, or given up where its harness had
 ended. So a later row says more than an earlier one and contradicts it nowhere, but for the columns that tell of the
-progress itself. Rows of the other tables are complete when they are written.
+progress itself. A sweep that was begun on several machines is one sweep where its spec is the same. Rows of the other
+tables are complete when they are written.
 """
 
 from typing import Final, TypeVar
 
-from cellmeter_proxy.record import Call, Cell, Numbers, Record
+from cellmeter_proxy.record import Call, Cell, Numbers, Record, Sweep
 
 R = TypeVar("R", bound=Record)
 
@@ -21,10 +22,20 @@ _FILLED_IN_LATER: Final[dict[type[Record], frozenset[str]]] = {
     Call: frozenset(Numbers.__struct_fields__) | {"usage_source"}
 }
 """The columns that are filled in once a row is complete."""
+_BEGINNING: Final = ("started_at", "software_version", "host")
+"""The columns of a sweep that tell when and where it was begun, rather than what it is."""
 
 
 def later(ours: R, theirs: R) -> R | None:
-    """The row that says more, ours where both say the same, or None where they contradict each other."""
+    """The row that says more, ours where both say the same, or None where they contradict each other.
+
+    Of one sweep the row of its first beginning stays, whichever that is.
+    """
+    if isinstance(ours, Sweep):
+        if not set(differences(ours, theirs)) <= set(_BEGINNING):
+            return None
+        here, there = ([getattr(row, name) for name in _BEGINNING] for row in (ours, theirs))
+        return ours if here <= there else theirs
     if _follows(theirs, ours):
         return ours
     return theirs if _follows(ours, theirs) else None

@@ -57,9 +57,13 @@ def _one_moment(log: Log) -> Iterator[None]:
 
 
 def _file(log: Log) -> Iterator[Finding]:
-    for (said,) in log.conn.execute("PRAGMA integrity_check(20)"):
-        if said != "ok":
-            yield Finding(kind="file", message=f"the file is damaged: {said}")
+    try:
+        said = [str(row[0]) for row in log.conn.execute("PRAGMA integrity_check(20)")]
+    except sqlite3.Error as error:
+        said = [str(error)]
+    for one in said:
+        if one != "ok":
+            yield Finding(kind="file", message=f"the file is damaged: {one}")
 
 
 def _schema(log: Log) -> Iterator[Finding]:

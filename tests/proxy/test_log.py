@@ -1,5 +1,6 @@
 """The captured log: what goes in comes out as it was, and what is not a log is refused by name."""
 
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Log, make_blob
+from cellmeter_proxy.log import Log, make_blob, writer_is_alive, writer_name
 from cellmeter_proxy.record import (
     Call,
     Cell,
@@ -222,3 +223,20 @@ def test_an_older_log_has_no_rows_of_a_table_that_came_later_and_todays_log_must
     with Log.read(tmp_path / "a.db") as log:
         assert (log.lacks(Egress), list(log.rows(Egress))) == (True, [])
         assert not log.lacks(Call)
+
+
+@pytest.mark.parametrize("writer", ["", "host", "host/1", "host/x/1", f"{socket.gethostname()}/{'9' * 30}/1", "h/1/x"])
+def test_an_open_row_of_nobody_is_marked_as_that_of_a_process_that_is_gone(tmp_path: Path, writer: str) -> None:
+    assert not writer_is_alive(writer)
+    with Log.create(tmp_path / "a.db") as log:
+        log.append(replace(CALL, writer=writer))
+        assert log.recover() == 1
+        assert [call.state for call in log.rows(Call)] == ["interrupted"]
+
+
+def test_a_process_that_runs_is_told_from_one_that_had_its_number_before() -> None:
+    host, process, start = writer_name().rsplit("/", 2)
+    assert writer_is_alive(f"{host}/{process}/{start}")
+    assert not writer_is_alive(f"{host}/{process}/{int(start) + 1}")
+    assert not writer_is_alive(f"{host}/9999999999/{start}")
+    assert writer_is_alive(f"another/{host}/1/1")

@@ -3,12 +3,14 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cellmeter_proxy import logfile
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call
@@ -100,3 +102,32 @@ def test_a_file_that_was_refused_is_not_held_open(shelf: Path) -> None:
 def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CellmeterError, match="cannot be opened"):
         Log.create(tmp_path / "no" / "a.db")
+
+
+def test_a_new_log_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
+    """SQLite gives up at once where a log is switched to its write-ahead mode while somebody else holds it."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        released = threading.Timer(0.1, other.execute, ["COMMIT"])
+        released.start()
+        with Log.create(path) as log:
+            log.append(CALL)
+        released.join()
+
+
+def test_a_log_that_a_newer_process_migrates_meanwhile_is_refused_and_stays_newer(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_wal = logfile._use_wal
+
+    def meanwhile(conn: sqlite3.Connection) -> None:
+        use_wal(conn)
+        with closing(sqlite3.connect(shelf / "a.db")) as newer, newer:
+            newer.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
+
+    monkeypatch.setattr(logfile, "_use_wal", meanwhile)
+    with pytest.raises(CellmeterError, match="newer cellmeter"):
+        Log.create(shelf / "a.db")
+    with closing(sqlite3.connect(shelf / "a.db")) as conn:
+        assert conn.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchall() == [("999",)]

@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cellmeter_proxy.conflict import MergeConflictError
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, make_blob
-from cellmeter_proxy.merge import MergeConflictError, Merged, key_of, merge
+from cellmeter_proxy.merge import Merged, key_of, merge
 from cellmeter_proxy.record import (
     Artifact,
     Attempt,
@@ -218,6 +219,34 @@ def test_a_log_that_is_being_recorded_is_joined_as_it_is_and_again_when_it_has_g
     assert (the_rows(out, Call), the_rows(out, Attempt)) == ([CLOSED], [ATTEMPT])
 
 
+def test_what_is_recorded_while_a_log_is_read_is_joined_wholly_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a call and its try are committed after the calls were read, and before the tries are."""
+    from cellmeter_proxy import logfile
+
+    connect, out = logfile._connect, tmp_path / "out.db"
+    with Log.create(tmp_path / "live.db") as live:
+        live.append(CLOSED, ATTEMPT)
+
+        def record(statement: str) -> None:
+            if "FROM attempts" in statement and not list(live.rows(Call, "call_id = '2'")):
+                live.append(replace(CLOSED, call_id="2", seq=2), replace(ATTEMPT, call_id="2"))
+
+        def watched(path: Path, mode: str) -> sqlite3.Connection:
+            conn = connect(path, mode)
+            conn.set_trace_callback(record if mode == "ro" else None)
+            return conn
+
+        monkeypatch.setattr(logfile, "_connect", watched)
+        merge(out, [live.path])
+        monkeypatch.undo()
+        assert len(list(live.rows(Attempt))) == 2
+        assert (the_rows(out, Call), the_rows(out, Attempt)) == ([CLOSED], [ATTEMPT])
+        merge(out, [live.path])
+    assert len(the_rows(out, Call)) == len(the_rows(out, Attempt)) == 2
+
+
 def test_a_row_that_is_completed_keeps_its_place_among_the_rows(written: Written, tmp_path: Path) -> None:
     other = replace(CLOSED, call_id="2", seq=2)
     out = written(OPEN, other)
@@ -237,14 +266,26 @@ def test_the_files_that_are_joined_are_only_read(written: Written, old_log: OldL
 @pytest.mark.parametrize(
     ("ours", "theirs", "sentence"),
     [
-        (SWEEP, replace(SWEEP, spec_digest="sha256:1"), "sweeps: s: spec_digest is 'sha256:0' and 'sha256:1'"),
-        (CELL, replace(CELL, started_at=0), f"cells: {CELL_ID}, 1: started_at is 1 and 0"),
-        (CLOSED, replace(CLOSED, prompt_tokens=7), "calls: 1: prompt_tokens is None and 7"),
-        (CLOSED, replace(CLOSED, call_id="2"), "calls: number 1 of session 'x': is the call 1 and the call 2"),
-        (ATTEMPT, replace(ATTEMPT, status=429), "attempts: 1, 1: status is 200 and 429"),
-        (SPAN, replace(SPAN, attrs={}), "spans: 1: attrs is {'a': 1} and {}"),
+        (
+            SWEEP,
+            replace(SWEEP, spec_digest="sha256:1"),
+            "sweeps: s: spec_digest is 'sha256:0' in OUT, ",
+        ),
+        (CELL, replace(CELL, started_at=0), f"cells: {CELL_ID}, 1: started_at is 1 in OUT, 0 in LOG"),
+        (CLOSED, replace(CLOSED, prompt_tokens=7), "calls: 1: prompt_tokens is None in OUT, 7 in LOG"),
+        (
+            CLOSED,
+            replace(CLOSED, call_id="2"),
+            "calls: number 1 of session 'x': is the call 1 in OUT, ",
+        ),
+        (ATTEMPT, replace(ATTEMPT, status=429), "attempts: 1, 1: status is 200 in OUT, 429 in LOG"),
+        (SPAN, replace(SPAN, attrs={}), "spans: 1: attrs is {'a': 1} in OUT, {} in LOG"),
         (ARTIFACT, replace(ARTIFACT, blob="sha256:2"), f"artifacts: {CELL_ID}, 1, stdout: blob is"),
-        (SCORE, replace(SCORE, value=6.0), f"scores: {CELL_ID}, 1, cab-0.1, tokens, 1, 9: value is 5.0 and 6.0"),
+        (
+            SCORE,
+            replace(SCORE, value=6.0),
+            f"scores: {CELL_ID}, 1, cab-0.1, tokens, 1, 9: value is 5.0 in OUT, ",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -259,7 +300,7 @@ def test_what_contradicts_itself_is_refused_by_name_and_nothing_is_written(
             merge(out, logs)
         assert sentence in refused.value.message
         assert f"{second} cannot be merged into {out}" in refused.value.message
-        assert refused.value.hint
+        assert refused.value.hint == refused.value.conflicts[0].cure
         assert (out.read_bytes() if out.exists() else None) == before
 
 
@@ -277,6 +318,21 @@ def test_every_conflict_of_a_table_is_told_and_none_of_what_follows_from_it(writ
         ("cells", "c1, 1"),
         ("cells", "c2, 1"),
     ]
+
+
+def test_a_sweep_that_two_machines_share_is_one_as_long_as_each_cell_was_run_by_one_of_them(
+    written: Written, tmp_path: Path
+) -> None:
+    there = replace(SWEEP, started_at=9, host='{"cpus":2}')
+    other = replace(CELL, cell_id="s/a/m/c/t#run2", run=2)
+    parts = [written(SWEEP, CELL), written(there, other)]
+    for order in (parts, parts[::-1]):
+        merge(tmp_path / "out.db", order)
+        assert the_rows(tmp_path / "out.db", Sweep) == [SWEEP]
+        assert set(map(repr, the_rows(tmp_path / "out.db", Cell))) == {repr(CELL), repr(other)}
+        (tmp_path / "out.db").unlink()
+    with pytest.raises(MergeConflictError, match="cells: s/a/m/c/t#run1, 1: started_at is 1 in OUT, 9 in LOG"):
+        merge(tmp_path / "out.db", [*parts, written(there, replace(CELL, started_at=9))])
 
 
 def test_connections_that_are_alike_are_as_many_as_in_the_log_with_most(written: Written, tmp_path: Path) -> None:
@@ -308,6 +364,22 @@ def test_a_damaged_log_is_refused_and_nothing_is_written(
         merge(tmp_path / "out.db", [written(SWEEP), source])
     assert sentence in refused.value.message
     assert f"cellmeter verify {source}" in str(refused.value.hint)
+    assert not (tmp_path / "out.db").exists()
+
+
+@pytest.mark.parametrize("content", ["calls", "blobs"])
+def test_a_damaged_page_is_the_fault_of_the_log_that_has_it(written: Written, tmp_path: Path, content: str) -> None:
+    rows = [replace(PRICED, call_id=f"call{n}", seq=n, error="e" * 500) for n in range(1, 200)]
+    source = written(*rows, *(make_blob(str(n).encode() * 400) for n in range(200)))
+    with closing(sqlite3.connect(source)) as conn:
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(source.read_bytes())
+    sought = b"call100x" if content == "calls" else make_blob(b"100" * 400).data
+    page = damaged.find(sought) // 4096 * 4096
+    damaged[page : page + 4096] = b"\xff" * 4096
+    source.write_bytes(damaged)
+    with pytest.raises(CellmeterError, match=f"{source} cannot be merged, because it is damaged"):
+        merge(tmp_path / "out.db", [source])
     assert not (tmp_path / "out.db").exists()
 
 
@@ -374,8 +446,9 @@ def test_calls_that_nobody_named_are_kept_apart_by_their_logs(written: Written, 
         ("bunreadable", "unreadable@3fc4ccfe"),
         ("later", "anonymous@7692c3ad"),
     }
-    for number, order in enumerate(itertools.permutations([*logs, copy])):
-        out = tmp_path / f"out{number}.db"
+    out = tmp_path / "out.db"
+    for order in itertools.permutations([*logs, copy]):
+        out.unlink(missing_ok=True)
         merge(out, order)
         with Log.read(out) as log:
             assert {(call.call_id, call.session) for call in log.rows(Call)} == expected
@@ -387,44 +460,19 @@ def test_calls_that_nobody_named_are_kept_apart_by_their_logs(written: Written, 
         }
 
 
-DIE_AT: Final = """
-import os, signal, sys
-from cellmeter_proxy import logfile
-from cellmeter_proxy.merge import merge
-
-left, merging = int(sys.argv[1]), False
-
-def count_down(statement):
-    global left, merging
-    merging = merging or "INTO cells" in statement
-    left -= merging and statement.startswith(("INSERT", "UPDATE", "COMMIT", "PRAGMA wal_checkpoint"))
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-connect = logfile._connect
-
-def watched(path, mode):
-    conn = connect(path, mode)
-    conn.set_trace_callback(count_down)
-    return conn
-
-logfile._connect = watched
-merge(sys.argv[2], sys.argv[3:])
-"""
+MERGE: Final = "import sys; from cellmeter_proxy.merge import merge; merge(sys.argv[1], sys.argv[2:])"
 
 
 @pytest.mark.parametrize(
     ("there", "statements"), [(True, 0), (True, 4), (True, 9), (False, 0), (False, 4), (False, 9), (False, 10)]
 )
 def test_a_merge_that_is_killed_anywhere_leaves_what_was_there(
-    written: Written, tmp_path: Path, statements: int, *, there: bool
+    written: Written, tmp_path: Path, killed_after: Callable[..., int], statements: int, *, there: bool
 ) -> None:
     """After nine statements the next one is the commit; a new log is then still to be published."""
     out = written(SWEEP, OPEN) if there else tmp_path / "new.db"
     logs, before = [written(*ALL), written(replace(CLOSED, call_id="2", seq=2))], rows_of(out) if there else None
-    command = [sys.executable, "-c", DIE_AT, str(statements), str(out), *map(str, logs)]
-    done = subprocess.run(command, check=False, timeout=30)
-    assert done.returncode == -signal.SIGKILL
+    assert killed_after(statements, MERGE, out, *logs, since="INTO cells") == -signal.SIGKILL
     assert (rows_of(out) if out.exists() else None) == before
     merge(out, logs)
     merge(tmp_path / "whole.db", logs)
@@ -472,3 +520,17 @@ def test_a_log_that_somebody_begins_under_the_name_meanwhile_is_not_replaced(wri
         with pytest.raises(FileExistsError):
             publishing.close()
     assert the_rows(out, Call) == [CLOSED]
+
+
+def test_what_a_log_that_is_gone_has_left_does_not_become_a_part_of_the_new_one(
+    written: Written, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.db"
+    with Log.create(out, "process") as log:
+        log.append(replace(CLOSED, call_id="old"))
+        left = out.with_name("out.db-wal").read_bytes()
+    out.unlink()
+    out.with_name("out.db-wal").write_bytes(left)
+    with pytest.raises(CellmeterError, match=r"out\.db-wal is left of another log"):
+        merge(out, [written(CLOSED)])
+    assert not out.exists()

@@ -110,11 +110,19 @@ def test_the_later_moment_of_a_row_is_found_from_either_side(earlier: Record, af
         (GIVEN_UP, replace(GIVEN_UP, failure_reason="another reason")),
         (ATTEMPT, replace(ATTEMPT, status=200)),
         (SWEEP, replace(SWEEP, spec_digest="sha256:1")),
+        (SWEEP, replace(SWEEP, spec="[]")),
     ],
 )
 def test_a_contradiction_is_found_from_either_side(one: Record, other: Record) -> None:
     assert later(one, other) is None
     assert later(other, one) is None
+
+
+@pytest.mark.parametrize("changes", [{"started_at": 0}, {"host": "[]"}, {"software_version": "0.9"}])
+def test_of_one_sweep_on_two_machines_the_same_row_stays_whichever_comes_first(changes: dict[str, Any]) -> None:
+    other = replace(SWEEP, **changes)
+    assert later(SWEEP, other) is later(other, SWEEP)
+    assert later(SWEEP, replace(SWEEP, started_at=0)) == replace(SWEEP, started_at=0)
 
 
 @pytest.mark.parametrize("row", [CLOSED, FINISHED])

@@ -20,32 +20,10 @@ OLD: Final = [1, 2, 3, 4]
 OldLog = Callable[[int], Path]
 Row = dict[str, Any]
 
+WRITE = "import sys; from cellmeter_proxy.log import Log; Log.create(sys.argv[1])"
 WRITE_AT_ONCE = (
     "import os, sys; from cellmeter_proxy.log import Log; print(flush=True); sys.stdin.read(); Log.create(sys.argv[1])"
 )
-DIE_AT = """
-import os, signal, sqlite3, sys
-from cellmeter_proxy import logfile
-
-left = int(sys.argv[2])
-
-def count_down(statement):
-    global left
-    left -= statement.startswith(("ALTER", "INSERT", "UPDATE", "CREATE", "COMMIT"))
-    if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-connect = logfile._connect
-
-def watched(path, mode):
-    conn = connect(path, mode)
-    conn.set_trace_callback(count_down)
-    return conn
-
-logfile._connect = watched
-from cellmeter_proxy.log import Log
-Log.create(sys.argv[1])
-"""
 
 
 def dump(path: Path) -> dict[str, list[Row]]:
@@ -144,14 +122,16 @@ def test_a_migrated_log_holds_the_same_rows(old_log: OldLog, version: int) -> No
     assert version_of(path) == str(SCHEMA_VERSION)
 
 
-def test_a_migration_that_is_killed_anywhere_leaves_the_older_log(old_log: OldLog) -> None:
+def test_a_migration_that_is_killed_anywhere_leaves_the_older_log(
+    old_log: OldLog, killed_after: Callable[..., int]
+) -> None:
     path = old_log(1)
     before, survived = dump(path), 0
     for statements in range(100):
-        done = subprocess.run([sys.executable, "-c", DIE_AT, path, str(statements)], timeout=30, check=False)
-        if done.returncode == 0:
+        code = killed_after(statements, WRITE, path)
+        if code == 0:
             break
-        assert done.returncode == -signal.SIGKILL
+        assert code == -signal.SIGKILL
         if version_of(path) == "1":
             survived += 1
             assert dump(path) == before

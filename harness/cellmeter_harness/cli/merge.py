@@ -7,7 +7,8 @@ from typing import Final
 import click
 
 from cellmeter_harness.cli.output import stderr_console
-from cellmeter_proxy.merge import Conflict, MergeConflictError, Merged
+from cellmeter_proxy.conflict import Conflict, MergeConflictError
+from cellmeter_proxy.merge import Merged
 from cellmeter_proxy.merge import merge as merge_logs
 
 _SHOWN: Final = 20

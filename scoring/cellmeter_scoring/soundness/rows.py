@@ -18,6 +18,8 @@ _SLACK_MS: Final = 1.0
 """Durations are read from several clocks' ticks; less than this is no contradiction."""
 _CLOCKS_APART_US: Final = 3_600_000_000
 """Clocks of two machines are set apart by less than this, or one of them is wrong."""
+_OF_AN_ANSWER: Final = ("response_bytes", "frames", "ttft_ms", "max_gap_ms")
+"""What is measured of an answer, and null where there is none."""
 _SIGNED: Final = frozenset({"exit_code"})
 _NAMES: Final[dict[type[Record], tuple[str, str]]] = {
     Sweep: ("a sweep", "sweep_id"),
@@ -113,6 +115,9 @@ def _call_state(call: Call, alive: Alive) -> Iterator[Finding]:
         yield _finding("incomplete row", call, f"is interrupted, and its outcome is {call.outcome}")
     if call.outcome == "ok" and None in {call.status, call.request_blob, call.response_blob}:
         yield _finding("incomplete row", call, "was answered, and its status, its request or its answer is not there")
+    measured = [name for name in _OF_AN_ANSWER if getattr(call, name) is not None]
+    if call.state == "closed" and call.response_blob is None and measured:
+        yield _finding("unmeasured", call, f"has {measured[0]} of an answer that is not there")
     if call.body_hash is not None and call.request_blob is None:
         yield _finding("incomplete row", call, "has the hash of a request that is not there")
 

@@ -44,7 +44,7 @@ def test_conflicts_are_told_one_by_one_with_a_cure(capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     lines = err.splitlines()
     assert out == ""
-    assert lines[0] == f"conflict: cells: c00, 1: started_at is {cells[0].started_at} and 1"
+    assert lines[0] == f"conflict: cells: c00, 1: started_at is {cells[0].started_at} in OUT, 1 in LOG"
     assert lines[19].startswith("conflict: cells: c19, 1: ")
     assert lines[20] == "… and 5 more"
     assert lines[21].startswith("error: b.db cannot be merged into out.db: cells: c00, 1: ")

@@ -30,6 +30,7 @@ NO_COUNTS: dict[str, Any] = {"prompt_tokens": None, "completion_tokens": None, "
 BLOBS: dict[str, Any] = {"request_blob": "sha256:1", "response_blob": "sha256:2", "body_hash": "sha256:1"}
 CALL = make_call("a", seq=1, usage=USAGE, **BLOBS)
 OPEN = replace(CALL, state="open", outcome=None, ended_at=None, status=None, response_blob=None, **NO_COUNTS)
+REJECTED = replace(CALL, outcome="rejected", status=401, cost=None, price_source=None, response_blob=None, **NO_COUNTS)
 CELL = make_cell(failure_class="none", phases=[Phase(name="run", started_at=START, ended_at=at(20))])
 SPAN = Span(span_id="s", cell_id=CELL_ID, cell_attempt=1, kind="grade", name="grade", started_at=START, duration_ms=1.0)
 SCORE = ScoreRow(
@@ -64,7 +65,8 @@ def found(row: Record) -> list[str]:
         replace(OPEN, writer=writer_name()),
         replace(OPEN, state="interrupted", outcome="interrupted"),
         replace(CALL, outcome="client_gone", client_gone_at=at(2)),
-        replace(CALL, outcome="rejected", status=401, cost=None, price_source=None, response_blob=None, **NO_COUNTS),
+        REJECTED,
+        replace(REJECTED, state="interrupted", outcome="interrupted", response_bytes=300_000),
         replace(CALL, cost=None, price_source=None),
         replace(CALL, **NO_COUNTS | {"usage_source": "estimated"}, estimated_prompt_tokens=1, estimate_method="m"),
         replace(CALL, latency_ms=10.0, ttft_ms=10.5),
@@ -120,6 +122,8 @@ def test_a_row_as_it_is_written_has_no_finding(row: Record) -> None:
         (replace(CALL, **NO_COUNTS | {"usage_source": "estimated"}), "unmeasured"),
         (replace(CALL, **NO_COUNTS, estimated_prompt_tokens=1, estimate_method="m"), "unmeasured"),
         (replace(CALL, estimated_prompt_tokens=1), "unmeasured"),
+        (replace(REJECTED, response_bytes=0), "unmeasured"),
+        (replace(REJECTED, frames=0), "unmeasured"),
         (replace(CALL, cost=None), "unmeasured"),
         (replace(CALL, price_source=None), "unmeasured"),
         (replace(CELL, ended_at=START - 1), "impossible time"),
