@@ -91,7 +91,8 @@ def json_answer(chance: random.Random, _: int) -> list[bytes]:
 
 def burst(chance: random.Random, _: int) -> list[bytes]:
     """A stream of 67 frames in one piece."""
-    common = {"id": f"chatcmpl-{chance.getrandbits(64):x}", "object": "chat.completion.chunk", "model": "gpt-4o"}
+    id_ = f"chatcmpl-{chance.getrandbits(64):x}"
+    common: dict[str, object] = {"id": id_, "object": "chat.completion.chunk", "model": "gpt-4o"}
     deltas: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
     deltas += [{"content": word + " "} for word in words(chance, 2000).split()[: FRAMES - 2]]
     choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
