@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
+from cellmeter_proxy.http_client import Take
 from cellmeter_proxy.outcome import Broken
 from cellmeter_proxy.sending import Incoming, NoAnswerError
 from cellmeter_proxy.waiting import has_left
@@ -99,8 +100,17 @@ class Tape:
         news.set()
 
 
+class _Taped(Incoming):
+    """An answer whose pieces are given by ``chunks`` alone."""
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        async for chunk in self.chunks():
+            if not take(chunk):
+                yield
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Recorded(Incoming):
+class _Recorded(_Taped):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -108,7 +118,7 @@ class _Recorded(Incoming):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Played(Incoming):
+class _Played(_Taped):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -145,7 +155,7 @@ class Tapes:
         wanted = (await exchange.opened()).request_hash
         for tape in left:
             known = (await tape.exchange.opened()).request_hash
-            same = tape.exchange.request.query_string == exchange.request.query_string
+            same = tape.exchange.request.query == exchange.request.query
             if same and wanted is not None and known == wanted and not tape.over:
                 tape.exchange.followers += 1
                 exchange.ends.callback(_leave, tape.exchange)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from operator import attrgetter
 from typing import Final, TypeVar, cast
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics import MetricWrapperBase
@@ -17,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
+from cellmeter_proxy.http_server import Reply
 from cellmeter_proxy.record import Call
 
 # The bounds that the conventions ask for, and three more, because agents wait for many minutes.
@@ -134,11 +134,11 @@ class Metrics:
         return cast("M", child)
 
 
-def show_metrics(metrics: Metrics) -> Callable[[web.Request], Awaitable[web.Response]]:
+def show_metrics(metrics: Metrics) -> Callable[[], Awaitable[Reply]]:
     """The handler of ``/_cellmeter/metrics``."""
 
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    async def handle() -> Reply:
+        return Reply(200, metrics.text(), CONTENT_TYPE_PLAIN_0_0_4.encode())
 
     return handle
 

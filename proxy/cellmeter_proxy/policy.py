@@ -46,11 +46,15 @@ class Policy:
         if not is_metered(call):
             return None
         accounts = self.ledger.accounts(call.session, cell_budget)
+        if not accounts:
+            return None
         await self._count(accounts)
         return self.ledger.admit(call.call_id, accounts)
 
     async def _count(self, accounts: Sequence[Account]) -> None:
         entries = self.ledger.uncounted(accounts)
+        if not entries:
+            return
         try:
             async with asyncio.timeout(_COUNTING_S):
                 for entry in entries:

@@ -85,7 +85,7 @@ def open_call(
         sent: what goes to the provider instead, where that differs.
 
     """
-    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open)
+    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open, size=len(body))
 
 
 def close_call(
@@ -109,12 +109,13 @@ def close_call(
 
     """
     kept = tuple(attempts)
+    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
 
     def prepare() -> Prepared:
         prepared = prepare_close(call, answer, redactor, kept)
         return prepared._replace(call=price(prepared.call))
 
-    return writer.submit(prepare, _write_close, otherwise=_unclosed)
+    return writer.submit(prepare, _write_close, otherwise=_unclosed, size=size)
 
 
 def _unclosed(prepared: Prepared) -> Prepared:

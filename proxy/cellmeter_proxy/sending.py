@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, request_headers
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient, Take
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
-from cellmeter_proxy.payload import WholeBody
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
 from cellmeter_proxy.record import Attempt, now_us
 from cellmeter_proxy.wire.fields import load_object, text
@@ -50,7 +51,8 @@ class Outgoing:
     """A request as it goes to the provider."""
 
     method: str
-    url: URL
+    target: str
+    """Path and query at the provider."""
     headers: RawHeaders
     """As received."""
     key: str | None
@@ -66,25 +68,37 @@ class Outgoing:
 class Incoming:
     """An answer whose head has come."""
 
-    response: aiohttp.ClientResponse
+    response: ProviderAnswer
     asked: bool = False
     """Usage was asked for in the client's place."""
     read: bytes = b""
     """What was read of the body already."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing of the body is still to come."""
+        return self.response.content.is_eof()
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        """Have the body taken piece by piece (see ``ProviderAnswer.each``)."""
+        if self.read and not take(self.read):
+            yield
+        async for _ in self.response.each(take):
+            yield
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives."""
         if self.read:
             yield self.read
-        async for chunk in self.response.content.iter_any():
+        async for chunk in self.response.chunks():
             yield chunk
 
 
 class Sender:
     """Sends requests to one provider, and remembers which models' requests may not ask for usage."""
 
-    def __init__(self, session: aiohttp.ClientSession, upstream: URL, limits: Limits) -> None:
-        self._session = session
+    def __init__(self, client: ProviderClient, upstream: URL, limits: Limits) -> None:
+        self._client = client
         self._upstream = upstream
         self._limits = limits
         self._refusals: set[str | None] = set()
@@ -131,19 +145,17 @@ class Sender:
 
     async def _once(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
         content = outgoing.asking if asking and outgoing.asking is not None else outgoing.body
-        body = WholeBody(content) if content else None
         attempt = Attempt(call_id=call_id, n=len(attempts) + 1, started_at=now_us())
         began = time.perf_counter()
         try:
-            response = await self._session.request(
+            response = await self._client.request(
                 outgoing.method,
-                outgoing.url,
-                headers=request_headers(outgoing.headers, outgoing.key, identity=asking or outgoing.identity),
-                data=body,
-                allow_redirects=False,
+                outgoing.target,
+                request_headers(outgoing.headers, outgoing.key, identity=asking or outgoing.identity),
+                content,
             )
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            unsent = body is not None and not body.begun and _is_of_an_open_connection(error)
+        except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            unsent = isinstance(error, PeerHungUpError)
             broken = no_answer(error, self._upstream, self._limits)
             reason = _STALE if unsent else broken.reason
             attempts.append(replace(attempt, latency_ms=_ms_since(began), error=reason))
@@ -157,7 +169,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
 
 
-def _answered(attempt: Attempt, response: aiohttp.ClientResponse, latency_ms: float) -> Attempt:
+def _answered(attempt: Attempt, response: ProviderAnswer, latency_ms: float) -> Attempt:
     return replace(
         attempt,
         status=response.status,
@@ -166,12 +178,6 @@ def _answered(attempt: Attempt, response: aiohttp.ClientResponse, latency_ms: fl
         request_id=request_id(response.headers),
         latency_ms=latency_ms,
     )
-
-
-def _is_of_an_open_connection(error: Exception) -> bool:
-    """Whether there was a connection, and it was lost."""
-    failed = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
-    return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, failed)
 
 
 def _may_connect_later(error: Exception) -> bool:
@@ -183,11 +189,11 @@ def _may_connect_later(error: Exception) -> bool:
     return isinstance(error, failed) and not isinstance(error, lasting)
 
 
-async def peek(response: aiohttp.ClientResponse) -> bytes:
+async def peek(response: ProviderAnswer) -> bytes:
     """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
     read = bytearray()
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in response.chunks():
             read += chunk
             if len(read) > _MAX_REFUSAL:
                 break

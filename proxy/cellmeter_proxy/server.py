@@ -5,14 +5,15 @@ Wiring only. Invariant: the log is closed last, after every call in flight has e
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
-import aiohttp
 from aiohttp import web
 from yarl import URL
 
@@ -22,10 +23,11 @@ from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
+from cellmeter_proxy.http_client import ProviderClient
+from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
 from cellmeter_proxy.metrics import Metrics, show_metrics
-from cellmeter_proxy.passing import as_it_came
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
@@ -37,6 +39,9 @@ from cellmeter_proxy.writer import LogWriter
 _HEADER_LIMIT: Final = 64 * 1024
 # Only a request whose upload failed is left unread, and its client gets this long to read why (aiohttp's default: 10).
 _LINGER_S: Final = 0.5
+_OWN: Final = "/_cellmeter/"
+_ROOT: Final = re.compile(r"/|/s/[^/]+/?")
+_READING: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,10 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         accountant = await Accountant.start(writer, config.prices)
         stack.push_async_callback(accountant.aclose, config.shutdown_s)
         salt = await writer.read(_salt)
-        session = await stack.enter_async_context(_client(config))
+        client = ProviderClient(
+            upstream.url, connect_s=config.connect_s, silence_s=config.silence_s, http_proxy=config.http_proxy
+        )
+        await stack.enter_async_context(client)
         keys = KeyRing()
         policy = Policy(Ledger(config.budget, per_session=not config.cells_only), config.granted_tools)
         accountant.on_numbers = policy.learn
@@ -130,23 +138,22 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             ),
             writer,
             keys,
-            session,
+            client,
             metrics,
             accountant=accountant,
             policy=policy,
         )
         metrics.watch_open_calls(lambda: relay.open_calls)
-        runner = web.AppRunner(
-            make_app(relay, writer, metrics),
+        server = make_server(
+            make_handler(relay, writer, metrics),
             access_log=_http_logger(),
             access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
-            auto_decompress=False,
-            shutdown_timeout=config.shutdown_s,
             lingering_time=_LINGER_S,
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,
         )
+        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s)
         await runner.setup()
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
@@ -154,17 +161,25 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls)
 
 
-def make_app(relay: Relay, writer: LogWriter, metrics: Metrics) -> web.Application:
+def make_handler(relay: Relay, writer: LogWriter, metrics: Metrics) -> Handler:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
-    app = web.Application(client_max_size=0)
-    app.on_response_prepare.append(as_it_came)
-    app.router.add_get("/_cellmeter/health", health(writer, lambda: relay.open_calls))
-    app.router.add_get("/_cellmeter/metrics", show_metrics(metrics))
-    app.router.add_route("*", "/_cellmeter/{path:.*}", _nothing_here)
-    for path in ("/", "/s/{session}", "/s/{session}/"):
-        app.router.add_get(path, _root)
-    app.router.add_route("*", "/{path:.*}", _unless_upgrade(relay))
-    return app
+    own = {"/_cellmeter/health": health(writer, lambda: relay.open_calls), "/_cellmeter/metrics": show_metrics(metrics)}
+
+    async def handle(request: Request) -> Response:
+        path = request.path
+        if request.method == "CONNECT" or not path.startswith("/"):
+            return _nothing_here(request)
+        if unquote(path).startswith(_OWN):
+            page = own.get(path) if request.method in _READING else None
+            return _nothing_here(request) if page is None else await page()
+        if request.method in _READING and _ROOT.fullmatch(path):
+            return _root()
+        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return _use_http()
+        return await relay.handle(request)
+
+    return handle
 
 
 def parse_upstream(text: str) -> URL:
@@ -197,21 +212,7 @@ def _salt(log: Log) -> str:
     return log.meta("fingerprint_salt") or ""
 
 
-def _client(config: ProxyConfig) -> aiohttp.ClientSession:
-    # Nothing is added, decoded, followed or remembered: what the agent sent goes on, what the provider sent comes back.
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_s, sock_read=config.silence_s),
-        proxy=config.http_proxy,
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=_HEADER_LIMIT,
-        max_field_size=_HEADER_LIMIT,
-    )
-
-
-async def _listen(runner: web.AppRunner, config: ProxyConfig) -> str:
+async def _listen(runner: web.ServerRunner, config: ProxyConfig) -> str:
     site = web.TCPSite(runner, config.host, config.port)
     try:
         await site.start()
@@ -243,22 +244,16 @@ def _http_logger() -> logging.Logger:
     return logger
 
 
-async def _nothing_here(request: web.Request) -> web.Response:
+def _nothing_here(request: Request) -> Response:
     """The proxy's own addresses are never the provider's."""
     message = f"there is nothing at {request.method} {request.path}"
     return error_reply("unknown", 404, message, type_="invalid_request_error", code="not_found", request_id=new_id())
 
 
-async def _root(_: web.Request) -> web.Response:
+def _root() -> Response:
     """Claude Code asks ``HEAD`` of its base address before its first call; any 200 will do."""
-    return web.json_response({"service": "cellmeter"}, headers={"x-request-id": new_id()})
+    return Reply(200, b'{"service": "cellmeter"}', b"application/json", x_request_id=new_id())
 
 
-def _unless_upgrade(relay: Relay) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return web.Response(status=426, headers={"Upgrade": "HTTP/1.1", "x-request-id": new_id()}, text="use HTTP")
-        return await relay.handle(request)
-
-    return handle
+def _use_http() -> Response:
+    return Reply(426, b"use HTTP", b"text/plain; charset=utf-8", Upgrade="HTTP/1.1", x_request_id=new_id())

@@ -144,7 +144,7 @@ async def test_a_lock_is_waited_for_once_and_not_by_each_in_turn(
 ) -> None:
     path = tmp_path / "a.db"
     writer = await LogWriter.open(path)
-    monkeypatch.setattr("cellmeter_proxy.writer.BUSY_MS", 1000)
+    monkeypatch.setattr("cellmeter_proxy.transact.BUSY_MS", 1000)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     async with asyncio.timeout(10):
