@@ -48,6 +48,9 @@ _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Attempt: ("ratelimit", "request_id", "error"),
 }
 """The columns whose text others wrote, so that anything may stand in it."""
+_TEXTS: Final[dict[type[Record], Callable[[Record], tuple[str | None, ...]]]] = {
+    row: attrgetter(*names) for row, names in _FOREIGN.items()
+}
 
 
 class Prepared(NamedTuple):
@@ -177,12 +180,10 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
-    names = _FOREIGN[type(record)]
-    texts: tuple[str | None, ...] = attrgetter(*names)(record)
-    together = "\n".join(filter(None, texts))
-    if together.isascii() and not redactor.spans(together.encode()):
+    texts = _TEXTS[type(record)](record)
+    if redactor.are_harmless(filter(None, texts)):
         return record
-    given = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+    given = {name: text for name, text in zip(_FOREIGN[type(record)], texts, strict=True) if text is not None}
     return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})
 
 

@@ -20,6 +20,8 @@ Data = bytes  # inside the class the name belongs to the method that the house c
 MIN_SECRET: Final = 6
 """A given secret shorter than this is not looked for: masking it would riddle every text."""
 _MASK: Final = b"*"
+_SHORT: Final = 200
+_MAX_HARMLESS: Final = 256
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -75,6 +77,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
+        self._harmless: set[str] = set()
         long_enough = [form for form in forms if len(form) >= MIN_SECRET]
         self._forms = [_Form(form, max(long_words(form), key=len, default=b"")) for form in long_enough]
 
@@ -92,6 +95,19 @@ class Redactor:
         """The same for text. A character beyond ASCII becomes as many asterisks as it has bytes in UTF-8."""
         masked, found = self.bytes(text.encode("utf-8", "surrogatepass"))
         return masked.decode("utf-8", "surrogatepass"), found
+
+    def are_harmless(self, texts: Iterable[str]) -> bool:
+        """Whether short texts are ASCII without a secret. Those that come again and again are looked through once."""
+        known = self._harmless
+        new = [text for text in texts if text not in known]
+        if not new:
+            return True
+        together = "\n".join(new)
+        if not together.isascii() or self.spans(together.encode()):
+            return False
+        if len(known) < _MAX_HARMLESS:
+            known.update(text for text in new if len(text) < _SHORT)
+        return True
 
     def spans(self, data: Data) -> list[tuple[int, int]]:
         """Where the bytes are that have to be masked: in order, and none touching the next."""
