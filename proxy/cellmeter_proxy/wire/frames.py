@@ -16,6 +16,7 @@ from cellmeter_proxy.wire.textchunk import load_chunks
 _BEFORE: Final = b"data: "
 _AFTER: Final = b"\n\n"
 _DONE: Final = b"[DONE]"
+_NULL: Final = b"null"
 _DECODER: Final = msgspec.json.Decoder()
 
 
@@ -44,7 +45,7 @@ def read_frames(body: bytes, dialect: Dialect = "unknown") -> Frames:
         return Frames(body, sizes, [Event(None, text) for text in texts], _load_all(texts, dialect))
     raw = split(body)
     events = [parse_frame(frame) for frame in raw]
-    texts = [b"null" if event is None else event.data for event in events]
+    texts = [_NULL if event is None else event.data for event in events]
     return Frames(body, [len(frame) for frame in raw], events, _load_all(texts, dialect))
 
 
@@ -57,10 +58,11 @@ def _only_data(body: bytes) -> list[bytes] | None:
 
 
 def _load_all(texts: list[bytes], dialect: Dialect) -> list[Any]:
-    """The value of each text as ``load`` gives it; read in one go where each text is a line of valid JSON."""
+    """The value of each text, read in one go where each is a line of valid JSON."""
+    texts = [_NULL if text == _DONE else text for text in texts]
     if dialect == "chat.completions":
         return load_chunks(texts)
-    lines = b"\n".join([b"null" if text == _DONE else text for text in texts])
+    lines = b"\n".join(texts)
     if lines.count(b"\n") == len(texts) - 1:
         try:
             values: list[Any] = _DECODER.decode_lines(lines)

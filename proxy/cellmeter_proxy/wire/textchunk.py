@@ -42,21 +42,25 @@ class TextChunk(msgspec.Struct, frozen=True, gc=False):
     index: _Absent = msgspec.UNSET
 
 
+_DECODER: Final = msgspec.json.Decoder(TextChunk)
+
+
 def load_chunks(texts: list[bytes]) -> list[Any]:
     """The value of each text as ``load`` gives it, or a ``TextChunk`` in its place.
 
-    A stream that begins with several chunks of another kind is of another kind.
+    A stream that has had several chunks of another kind in a row is taken to be of another kind.
     """
-    decode = msgspec.json.Decoder(TextChunk).decode
     found: list[Any] = []
     misses = 0
     for text in texts:
-        if misses < _MAX_MISSES:
-            try:
-                found.append(decode(text))
-                misses = 0
-                continue
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                misses += 1
-        found.append(load(text))
+        value = _text_chunk(text) if misses < _MAX_MISSES else None
+        misses = misses + 1 if value is None else 0
+        found.append(load(text) if value is None else value)
     return found
+
+
+def _text_chunk(text: bytes) -> TextChunk | None:
+    try:
+        return _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
