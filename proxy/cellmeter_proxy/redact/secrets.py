@@ -80,6 +80,8 @@ class Redactor:
         self._harmless: set[str] = set()
         long_enough = [form for form in forms if len(form) >= MIN_SECRET]
         self._forms = [_Form(form, max(long_words(form), key=len, default=b"")) for form in long_enough]
+        self._in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _WORDS)]
+        self._in_data = [*(form.text for form in self._forms if not form.word), *(shape.needle for shape in _OTHERS)]
 
     def bytes(self, data: Data) -> tuple[Data, int]:
         """The data with its secrets masked, and how many there were."""
@@ -112,6 +114,8 @@ class Redactor:
     def spans(self, data: Data) -> list[tuple[int, int]]:
         """Where the bytes are that have to be masked: in order, and none touching the next."""
         words = b" ".join(long_words(data))
+        if not any(map(words.__contains__, self._in_words)) and not any(map(data.__contains__, self._in_data)):
+            return []
         spans = (*_given(data, words, self._forms), *_shaped(data, words))
         found = sorted(span for span in spans if data[slice(*span)].strip(_MASK))
         merged: list[tuple[int, int]] = []
