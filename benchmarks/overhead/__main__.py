@@ -205,9 +205,8 @@ def peak_kib(pid: int) -> int:
 def measure(load: Load, target: str, scale: float) -> dict[str, float | None]:
     """One target alone under one load."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as directory, contextlib.ExitStack() as stack:
-        _, upstream = stack.enter_context(
-            started([sys.executable, str(HERE / "provider.py"), load.mode], Path(directory))
-        )
+        provider = [sys.executable, str(HERE / "provider.py"), load.mode]
+        _, upstream = stack.enter_context(started(provider, Path(directory)))
         builder = TARGETS[target]
         pid, port = None, upstream
         if builder is not None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from cellmeter_proxy.keys import PREFIX, CellRef, KeyRing
+from cellmeter_proxy.record import ANONYMOUS
 from cellmeter_proxy.redact import Redactor, fingerprint
 
 _SESSION_PATH: Final = re.compile(r"^/s/((?:[A-Za-z0-9._~@:+-]|%[0-9A-Fa-f]{2}){1,384})(/.*|$)")
@@ -128,4 +129,4 @@ def session_of(named: str | None, key: str | None, salt: str) -> str:
         # A key where a name should stand is as secret as anywhere else.
         is_secret = named == key or bool(Redactor().text(named)[1])
         return fingerprint(named, salt) if is_secret else named
-    return fingerprint(key, salt) if key else "anonymous"
+    return fingerprint(key, salt) if key else ANONYMOUS

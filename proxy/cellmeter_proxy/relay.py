@@ -43,6 +43,7 @@ from cellmeter_proxy.redact import Redactors, credentials
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
+from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.waiting import ClientGoneError
 from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
@@ -117,6 +118,11 @@ class Relay:
     def open_calls(self) -> int:
         """How many calls are being relayed now."""
         return len(self._tasks)
+
+    @property
+    def throttle(self) -> Throttle:
+        """What the provider has refused for its rate limit."""
+        return self._persistence.throttle
 
     async def handle(self, request: Request) -> Response:
         """Relay one request, on whichever path."""
@@ -243,7 +249,8 @@ class Relay:
             call = await exchange.opened()
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
-            self._complained = False
+            # A row that was committed before the trouble began says nothing of its end.
+            self._complained = self._complained and self._writer.failing
             if incoming.response.status == _SWITCHING:
                 reason = "the provider switched to another protocol, which nobody had asked for"
                 return await self._reply(exchange, 502, "upstream_unreachable", reason, "upstream_unreachable")

@@ -26,12 +26,14 @@ from cellmeter_proxy.health import health
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
 from cellmeter_proxy.keys import KeyRing
-from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.log import Log, writer_name
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.metrics import Metrics, show_metrics
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
@@ -92,6 +94,8 @@ class Running:
     socket_path: Path | None
     open_calls: Callable[[], int]
     """How many calls are being relayed now."""
+    throttle: Throttle
+    """What the provider has refused for its rate limit."""
 
 
 @asynccontextmanager
@@ -153,12 +157,13 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,
         )
-        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s)
+        # aiohttp waits that long twice, and cancels what it waits for after the second time.
+        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s / 2)
         await runner.setup()
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config)
-        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls)
+        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
 
 
 def make_handler(relay: Relay, writer: LogWriter, metrics: Metrics) -> Handler:

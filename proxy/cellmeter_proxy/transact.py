@@ -3,23 +3,22 @@
 Invariant: a piece of work that is reported as written is committed; one that fails takes none of its neighbours along.
 
 A log that cannot be written fails all that waits, at once, and while it is so (``failing``) each further try is a probe
-that does not wait for locks.
+that does not wait for locks. Files beside the log that were deleted are made anew, if their rows can be saved.
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import BUSY_MS, Log
+from cellmeter_proxy.intact import Files
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.logfile import BUSY_MS
 
 T = TypeVar("T")
 P = TypeVar("P")
-_BESIDE: Final = ("-wal", "-shm")
 
 
 class LogUnwritableError(CellmeterError):
@@ -61,7 +60,7 @@ class Settled(NamedTuple):
 
 
 class NotNowError(Exception):
-    """It would take longer than the event loop can wait: another process is writing, or one by one is the way."""
+    """It would take longer than the event loop can wait."""
 
 
 class Transactor:
@@ -71,8 +70,7 @@ class Transactor:
         self.log = log
         self.failing = False
         """The log did not take the last thing that was to be written."""
-        self._path = str(log.path)
-        self._files = {self._path: _inode(self._path)}
+        self._files = Files(log.path)
         self._busy_ms: int | None = None
 
     def transact(self, jobs: Sequence[Job[Any, Any]]) -> list[Settled]:
@@ -91,9 +89,12 @@ class Transactor:
         """Write and leave it to ``commit``; waits for nobody.
 
         Raises:
-            NotNowError: somebody else is writing, or a piece of work failed. Nothing was written; ``transact`` may.
+            NotNowError: somebody else is writing, a file was moved, or a piece of work failed. Nothing was written;
+                ``transact`` may.
 
         """
+        if self._files.moved():
+            raise NotNowError
         try:
             self._begin(0)
         except (sqlite3.Error, OSError) as error:
@@ -126,7 +127,10 @@ class Transactor:
         return []
 
     def _begin(self, busy_ms: int) -> None:
-        self._check_files()
+        moved = self._files.moved()
+        if moved:
+            self._files.renew(moved, self.log.conn)
+            self._busy_ms = 0
         if busy_ms != self._busy_ms:
             self.log.conn.execute(f"PRAGMA busy_timeout={busy_ms}")
             self._busy_ms = busy_ms
@@ -134,22 +138,14 @@ class Transactor:
 
     def _undo(self, jobs: Sequence[Job[Any, Any]], error: Exception) -> list[Settled]:
         self._roll_back()
-        if not isinstance(error, sqlite3.OperationalError) and len(jobs) > 1:
+        of_the_file = _is_the_files(error)
+        if not of_the_file and len(jobs) > 1:
             return [settled for job in jobs for settled in self.transact([job])]
-        return self._failed(jobs, error, failing=self.failing or isinstance(error, sqlite3.OperationalError))
+        return self._failed(jobs, error, failing=self.failing or of_the_file)
 
     def _failed(self, jobs: Sequence[Job[Any, Any]], error: Exception, *, failing: bool = True) -> list[Settled]:
         self.failing = failing
         return [Settled(job, None, self._explain(error)) for job in jobs]
-
-    def _check_files(self) -> None:
-        # SQLite goes on writing into a file that has lost its name, and those rows would be gone with the process.
-        for path, inode in self._files.items():
-            if _inode(path) != inode:
-                raise OSError(f"{Path(path).name} is gone, and may be another file by now")
-        if len(self._files) <= len(_BESIDE):
-            beside = {self._path + suffix: _inode(self._path + suffix) for suffix in _BESIDE}
-            self._files |= {path: inode for path, inode in beside.items() if inode is not None}
 
     def _roll_back(self) -> None:
         if self.log.conn.in_transaction:
@@ -157,15 +153,13 @@ class Transactor:
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, (sqlite3.Error, OSError)):
-            return LogUnwritableError(f"the log {self._path} cannot be written: {error}")
+            return LogUnwritableError(f"the log {self.log.path} cannot be written: {error}")
         return error
 
 
-def _inode(path: str) -> int | None:
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116 - three for every commit, and a Path takes four times as long
-    except FileNotFoundError:
-        return None
+def _is_the_files(error: Exception) -> bool:
+    """Whether it is the file that failed rather than one row: locked, full, gone, or damaged."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _is_locked(error: Exception) -> bool:

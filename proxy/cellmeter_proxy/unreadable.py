@@ -5,18 +5,14 @@ aiohttp tells its access log of every answer, also of those that it gives itself
 
 import asyncio
 import logging
-from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from cellmeter_proxy.http_server import UNREAD
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.record import Call, new_id, now_us
+from cellmeter_proxy.record import UNREADABLE, Call, new_id, now_us
 from cellmeter_proxy.writer import LogWriter
-
-SESSION: Final = "unreadable"
-"""The session of the rows: nothing in such a request says whose it is."""
 
 
 def unreadable_requests(writer: LogWriter, writer_name: str, upstream: str) -> type[AbstractAccessLogger]:
@@ -28,7 +24,7 @@ def unreadable_requests(writer: LogWriter, writer_name: str, upstream: str) -> t
                 ended_at = now_us()
                 call = Call(
                     call_id=new_id(),
-                    session=SESSION,
+                    session=UNREADABLE,
                     writer=writer_name,
                     state="closed",
                     method=UNREAD,

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from cellmeter_proxy.log import Durability, Log, make_blob
+from cellmeter_proxy.log import Log, make_blob
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.record import Record
 from cellmeter_proxy.transact import Job, LogUnwritableError, NotNowError, Settled, Transactor
 

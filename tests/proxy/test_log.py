@@ -14,6 +14,7 @@ from cellmeter_proxy.record import (
     Call,
     Cell,
     Constraint,
+    Egress,
     Grade,
     Numbers,
     Phase,
@@ -246,3 +247,15 @@ def test_every_column_of_a_call_is_written_when_it_is_opened_or_when_it_is_close
         log.open_call(Call(**first))
         log.close_call(full, [])
         assert list(log.rows(Call)) == [full]
+
+
+def test_an_older_log_has_no_rows_of_a_table_that_came_later_and_todays_log_must_have_it(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        log.conn.execute("DROP TABLE egress")
+    with Log.read(tmp_path / "a.db") as log, pytest.raises(sqlite3.OperationalError, match="no such table"):
+        list(log.rows(Egress))
+    with Log.create(tmp_path / "a.db") as log:
+        log.set_meta("schema_version", "1")
+    with Log.read(tmp_path / "a.db") as log:
+        assert (log.lacks(Egress), list(log.rows(Egress))) == (True, [])
+        assert not log.lacks(Call)

@@ -13,7 +13,7 @@ from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
 
 _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd", "seconds": "seconds"}
@@ -61,6 +61,15 @@ _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd",
     help="What becomes of a provider's 429s and failures: passed on, waited out for at most ten minutes a call, or "
     "also avoided by holding calls back.",
 )
+@click.option(
+    "--shutdown",
+    "shutdown_s",
+    type=click.FloatRange(min=0),
+    default=ProxyConfig.shutdown_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long calls in flight may take to end once the proxy is told to stop; what is left is interrupted.",
+)
 @prices_option
 def proxy(
     upstream: str,
@@ -73,6 +82,7 @@ def proxy(
     on_429: On429,
     ask_usage: bool,
     refuse_provider_tools: bool,
+    shutdown_s: float,
 ) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -85,6 +95,7 @@ def proxy(
         durability=durability,
         ask_usage=ask_usage,
         on_429=on_429,
+        shutdown_s=shutdown_s,
         prices=prices,
         budget=None if budget is None else parse_budget(budget),
         granted_tools=frozenset() if refuse_provider_tools else None,
