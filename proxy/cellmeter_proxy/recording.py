@@ -26,6 +26,7 @@ from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
 
 _MAX_OWED_BYTES: Final = 256 * 1024
+_FEW: Final = 8
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Call: (
@@ -219,5 +220,12 @@ def _new_messages(log: Log, session: str, prefix: Sequence[str]) -> int | None:
     """How many messages at the end of a request no earlier request of the session ended in or before."""
     if not prefix:
         return None
-    known = log.known_prefixes(session, prefix)
-    return next((new for new, link in enumerate(reversed(prefix)) if link in known), len(prefix))
+    newest_first = prefix[::-1]
+    # Most requests add a few messages to the one before: the whole history is only asked for where that does not show.
+    for start, end in ((0, _FEW), (_FEW, len(prefix))):
+        links = newest_first[start:end]
+        known = log.known_prefixes(session, links) if links else set()
+        for new, link in enumerate(links, start):
+            if link in known:
+                return new
+    return len(prefix)
