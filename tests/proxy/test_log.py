@@ -234,16 +234,18 @@ def test_every_column_of_a_call_is_written_when_it_is_opened_or_when_it_is_close
     by_type: dict[str, Any] = {"INTEGER": 1, "FLOAT": 0.5, "REAL": 0.5, "TEXT": "x"}
     with Log.create(tmp_path / "a.db") as log:
         types = {str(row[1]): str(row[2]) for row in log.conn.execute("PRAGMA table_info(calls)")}
-        literal = {
+        literal: dict[str, Any] = {
             "state": "closed",
             "via": "endpoint",
             "dialect": "models",
             "outcome": "ok",
             "usage_source": "partial",
         }
-        values = {name: by_type[type_] for name, type_ in types.items()} | literal
+        values: dict[str, Any] = {name: by_type[type_] for name, type_ in types.items()} | literal
         full = Call(**(values | {"provider_tools": ["x"], "stream": True}))
-        first = {name: value for name, value in msgspec.structs.asdict(full).items() if name in AT_OPENING}
+        first: dict[str, Any] = {
+            name: value for name, value in msgspec.structs.asdict(full).items() if name in AT_OPENING
+        }
         log.open_call(Call(**first))
         log.close_call(full, [])
         assert list(log.rows(Call)) == [full]
