@@ -91,13 +91,10 @@ def json_answer(chance: random.Random, _: int) -> list[bytes]:
 
 def burst(chance: random.Random, _: int) -> list[bytes]:
     """A stream of 67 frames in one piece."""
-    common: dict[str, object] = {
-        "id": f"chatcmpl-{chance.getrandbits(64):x}",
-        "object": "chat.completion.chunk",
-        "model": "gpt-4o",
-    }
+    id_ = f"chatcmpl-{chance.getrandbits(64):x}"
+    common: dict[str, object] = {"id": id_, "object": "chat.completion.chunk", "model": "gpt-4o"}
     deltas: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": word + " "} for word in words(chance, 2000).split()[: FRAMES - 2]]
+    deltas.extend({"content": word + " "} for word in words(chance, 2000).split()[: FRAMES - 2])
     choices: list[dict[str, object]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     usage = {"prompt_tokens": 1400, "completion_tokens": 65, "total_tokens": 1465}

@@ -29,7 +29,7 @@ _ZSTD_LEVEL: Final = 3
 _WRITER: Final = re.compile(r"(.*)/([0-9]{1,10})/([0-9]+)")
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
-_AT_OPENING: Final = (
+AT_OPENING: Final = (
     *("call_id", "session", "seq", "cell_id", "cell_attempt", "writer", "via", "method", "endpoint", "dialect"),
     *("upstream", "request_model", "stream", "body_hash", "request_hash", "prefix_hash", "message_count"),
     *("new_messages", "provider_tools", "request_bytes", "request_blob", "request_encoding", "started_at"),
@@ -258,8 +258,8 @@ class _CallRows:
     """How a call is written twice, each time no more of it than is new: its row is wide, and some indexes are large."""
 
     def __init__(self) -> None:
-        at_closing = [name for name in Call.__struct_fields__ if name not in (*_AT_OPENING, *_AT_BOTH)]
-        first, last = (*_AT_BOTH, *_AT_OPENING), (*_AT_BOTH, *at_closing)
+        at_closing = [name for name in Call.__struct_fields__ if name not in (*AT_OPENING, *_AT_BOTH)]
+        first, last = (*_AT_BOTH, *AT_OPENING), (*_AT_BOTH, *at_closing)
         self.open = f"INSERT INTO calls ({', '.join(first)}) VALUES ({', '.join('?' * len(first))})"
         self.close = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in last)} WHERE call_id = ?"
         self._first: Callable[[Call], tuple[Any, ...]] = attrgetter(*first)

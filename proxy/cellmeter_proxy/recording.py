@@ -26,6 +26,7 @@ from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
 
 _MAX_OWED_BYTES: Final = 256 * 1024
+_FEW: Final = 8
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Call: (
@@ -48,6 +49,9 @@ _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Attempt: ("ratelimit", "request_id", "error"),
 }
 """The columns whose text others wrote, so that anything may stand in it."""
+_TEXTS: Final[dict[type[Record], Callable[[Record], tuple[str | None, ...]]]] = {
+    row: attrgetter(*names) for row, names in _FOREIGN.items()
+}
 
 
 class Prepared(NamedTuple):
@@ -199,12 +203,10 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
-    names = _FOREIGN[type(record)]
-    texts: tuple[str | None, ...] = attrgetter(*names)(record)
-    together = "\n".join(filter(None, texts))
-    if together.isascii() and not redactor.spans(together.encode()):
+    texts = _TEXTS[type(record)](record)
+    if redactor.are_harmless(filter(None, texts)):
         return record
-    given = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+    given = {name: text for name, text in zip(_FOREIGN[type(record)], texts, strict=True) if text is not None}
     return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})
 
 
@@ -240,5 +242,12 @@ def _new_messages(log: Log, session: str, prefix: Sequence[str]) -> int | None:
     """How many messages at the end of a request no earlier request of the session ended in or before."""
     if not prefix:
         return None
-    known = log.known_prefixes(session, prefix)
-    return next((new for new, link in enumerate(reversed(prefix)) if link in known), len(prefix))
+    newest_first = prefix[::-1]
+    # Most requests add a few messages to the one before: the whole history is only asked for where that does not show.
+    for start, end in ((0, _FEW), (_FEW, len(prefix))):
+        links = newest_first[start:end]
+        known = log.known_prefixes(session, links) if links else set()
+        for new, link in enumerate(links, start):
+            if link in known:
+                return new
+    return len(prefix)

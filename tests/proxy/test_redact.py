@@ -102,6 +102,17 @@ def test_no_secret_survives_in_any_bytes(data: bytes, secret: str) -> None:
     assert len(masked) == 2 * len(data) + len(plain)
 
 
+def test_short_texts_that_come_again_are_looked_through_once_and_still_judged_alike() -> None:
+    redactor = Redactor(["hunter22"])
+    for _ in range(2):
+        assert redactor.are_harmless(["POST", "/v1/models"])
+        assert not redactor.are_harmless(["POST", "hunter22"])
+        assert not redactor.are_harmless(["POST", "é"])
+    for number in range(1000):
+        assert redactor.are_harmless([f"request {number}", "x" * 1000])
+    assert not redactor.are_harmless(["request 1", f"k={KEY}"])
+
+
 def test_a_redactor_is_made_once_for_the_same_secrets_and_not_kept_for_ever() -> None:
     redactors = Redactors(size=2)
     first = redactors.of(["hunter22", "hunter23"])

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import Any, Final
 
 from cellmeter_proxy.wire.frames import Frames
+from cellmeter_proxy.wire.textchunk import TextChunk
 
 IDENTITY: Final = frozenset({"type", "item_id", "output_index", "content_index", "summary_index", "index"})
 """The members of a frame that tell which text its piece belongs to."""
@@ -28,7 +29,9 @@ def plain_texts(parsed: Frames, names: frozenset[str]) -> list[str] | None:
     reader = _Reader(names)
     try:
         for value in parsed.values:
-            if type(value) is dict:
+            if type(value) is TextChunk:
+                reader.read_text(value)
+            elif type(value) is dict:
                 reader.identity = _identity(value)
                 reader.read_object(value, ())
     except RecursionError:
@@ -47,6 +50,17 @@ class _Reader:
         self.identity: Hashable = ()
         self.texts: dict[Hashable, list[str]] = {}
         self.seen = 0
+        self._of_choices: dict[int, list[str]] = {}
+
+    def read_text(self, chunk: TextChunk) -> None:
+        (choice,) = chunk.choices
+        self.seen += 1
+        if choice.delta.content is not None:
+            pieces = self._of_choices.get(choice.index)
+            if pieces is None:
+                key = ((), ("choices", repr(choice.index), "delta"), "content")
+                pieces = self._of_choices[choice.index] = self.texts.setdefault(key, [])
+            pieces.append(choice.delta.content)
 
     def read_object(self, value: dict[str, Any], path: tuple[object, ...]) -> None:
         for name, member in value.items():

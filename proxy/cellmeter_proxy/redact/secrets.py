@@ -20,6 +20,8 @@ Data = bytes  # inside the class the name belongs to the method that the house c
 MIN_SECRET: Final = 6
 """A given secret shorter than this is not looked for: masking it would riddle every text."""
 _MASK: Final = b"*"
+_SHORT: Final = 200
+_MAX_HARMLESS: Final = 256
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -75,8 +77,11 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
+        self._harmless: set[str] = set()
         long_enough = [form for form in forms if len(form) >= MIN_SECRET]
         self._forms = [_Form(form, max(long_words(form), key=len, default=b"")) for form in long_enough]
+        self._in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _WORDS)]
+        self._in_data = [*(form.text for form in self._forms if not form.word), *(shape.needle for shape in _OTHERS)]
 
     def bytes(self, data: Data) -> tuple[Data, int]:
         """The data with its secrets masked, and how many there were."""
@@ -93,9 +98,24 @@ class Redactor:
         masked, found = self.bytes(text.encode("utf-8", "surrogatepass"))
         return masked.decode("utf-8", "surrogatepass"), found
 
+    def are_harmless(self, texts: Iterable[str]) -> bool:
+        """Whether short texts are ASCII without a secret. Those that come again and again are looked through once."""
+        known = self._harmless
+        new = [text for text in texts if text not in known]
+        if not new:
+            return True
+        together = "\n".join(new)
+        if not together.isascii() or self.spans(together.encode()):
+            return False
+        if len(known) < _MAX_HARMLESS:
+            known.update(text for text in new if len(text) < _SHORT)
+        return True
+
     def spans(self, data: Data) -> list[tuple[int, int]]:
         """Where the bytes are that have to be masked: in order, and none touching the next."""
         words = b" ".join(long_words(data))
+        if not any(map(words.__contains__, self._in_words)) and not any(map(data.__contains__, self._in_data)):
+            return []
         spans = (*_given(data, words, self._forms), *_shaped(data, words))
         found = sorted(span for span in spans if data[slice(*span)].strip(_MASK))
         merged: list[tuple[int, int]] = []

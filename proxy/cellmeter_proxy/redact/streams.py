@@ -53,7 +53,7 @@ def redact_stream(body: bytes, dialect: Dialect, redactor: Redactor) -> tuple[by
         redactor: what to look for.
 
     """
-    return redact_frames(read_frames(body), dialect, redactor)
+    return redact_frames(read_frames(body, dialect), dialect, redactor)
 
 
 def redact_frames(parsed: Frames, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:

@@ -67,6 +67,8 @@ def text(value: object) -> str | None:
 
 def count(value: object) -> int | None:
     """A count: an integer from 0 to 2^63-1, which is what the log can store."""
+    if type(value) is int:
+        return value if 0 <= value <= _MAX_COUNT else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):

@@ -8,12 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
+from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.sse import Event, parse_frame, split
 from cellmeter_proxy.wire.fields import load
+from cellmeter_proxy.wire.textchunk import load_chunks
 
 _BEFORE: Final = b"data: "
 _AFTER: Final = b"\n\n"
 _DONE: Final = b"[DONE]"
+_NULL: Final = b"null"
 _DECODER: Final = msgspec.json.Decoder()
 
 
@@ -26,7 +29,7 @@ class Frames(msgspec.Struct, frozen=True):
     events: list[Event | None]
     """None for comments and blank lines."""
     values: list[Any]
-    """The JSON value of each event's data, and None where it has none."""
+    """The JSON value of each event's data, None where it has none, and ``TextChunk`` for such a chunk of a chat."""
 
     def raw(self) -> list[bytes]:
         """The bytes of each frame."""
@@ -34,16 +37,16 @@ class Frames(msgspec.Struct, frozen=True):
         return [self.body[end - size : end] for end, size in zip(ends, self.sizes, strict=True)]
 
 
-def read_frames(body: bytes) -> Frames:
+def read_frames(body: bytes, dialect: Dialect = "unknown") -> Frames:
     """Take a whole stream apart, without content coding."""
     texts = _only_data(body)
     if texts is not None:
         sizes = [len(text) + len(_BEFORE) + len(_AFTER) for text in texts]
-        return Frames(body, sizes, [Event(None, text) for text in texts], _load_all(texts))
+        return Frames(body, sizes, [Event(None, text) for text in texts], _load_all(texts, dialect))
     raw = split(body)
     events = [parse_frame(frame) for frame in raw]
-    texts = [b"null" if event is None else event.data for event in events]
-    return Frames(body, [len(frame) for frame in raw], events, _load_all(texts))
+    texts = [_NULL if event is None else event.data for event in events]
+    return Frames(body, [len(frame) for frame in raw], events, _load_all(texts, dialect))
 
 
 def _only_data(body: bytes) -> list[bytes] | None:
@@ -54,9 +57,12 @@ def _only_data(body: bytes) -> list[bytes] | None:
     return texts if body.count(b"\n") == 2 * len(texts) else None
 
 
-def _load_all(texts: list[bytes]) -> list[Any]:
-    """The value of each text as ``load`` gives it; read in one go where each text is a line of valid JSON."""
-    lines = b"\n".join([b"null" if text == _DONE else text for text in texts])
+def _load_all(texts: list[bytes], dialect: Dialect) -> list[Any]:
+    """The value of each text, read in one go where each is a line of valid JSON."""
+    texts = [_NULL if text == _DONE else text for text in texts]
+    if dialect == "chat.completions":
+        return load_chunks(texts)
+    lines = b"\n".join(texts)
     if lines.count(b"\n") == len(texts) - 1:
         try:
             values: list[Any] = _DECODER.decode_lines(lines)

@@ -110,6 +110,8 @@ class TerminalHold:
         if self._line or self._kept:
             return 0
         found = [place for place in map(chunk.find, self._needles) if place >= 0]
+        if not found and chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            return len(chunk)
         end = min(found, default=len(chunk))
         for blank in (b"\n\n", b"\r\n\r\n"):
             place = chunk.rfind(blank, 0, end)

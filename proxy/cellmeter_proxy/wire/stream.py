@@ -205,7 +205,7 @@ class StreamWatcher:
         arrived: list[int] = []  # the chunk that completed each frame
         token_at: float | None = None
         offset = 0
-        parsed = read_frames(self.decoded)
+        parsed = read_frames(self.decoded, self._dialect)
         for size, event, value in zip(parsed.sizes, parsed.events, parsed.values, strict=True):
             offset += size
             if event is None:
