@@ -19,6 +19,7 @@ import msgspec
 import zstandard
 from sqlite_utils import Database
 
+from cellmeter_proxy.blobs import BlobReader, BlobStore, Content
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record, now_us
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns, migrate
@@ -50,6 +51,8 @@ class Log:
         self.conn = conn
         self.path = path
         self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
+        self._reader = BlobReader(conn)
+        self._store = BlobStore(conn, self._reader)
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -137,12 +140,10 @@ class Log:
 
         Raises:
             KeyError: nothing is stored under it.
+            CellmeterError: it cannot be read, or something that it is built from is not there.
 
         """
-        row = next(self.rows(BlobRow, "digest = ?", (digest,)), None)
-        if row is None:
-            raise KeyError(digest)
-        return zstandard.ZstdDecompressor().decompress(row.data, max_output_size=max(row.size, 1))
+        return self._reader.read(digest)
 
     # Writing; the caller holds a transaction, or accepts one per statement
 
@@ -161,6 +162,17 @@ class Log:
         """Store content once; a second copy of the same content is nothing new."""
         statements = self._statements[BlobRow]
         self.conn.execute(statements.insert.replace("INSERT", "INSERT OR IGNORE", 1), statements.encode(blob))
+
+    def keep(self, content: Content, line: str, base: str | None = None) -> None:
+        """Store a body once, as what is new in it; see ``blobs``. Inside a transaction only.
+
+        Args:
+            content: what to store.
+            line: the session it belongs to: its bodies are compressed together.
+            base: digest of an older body that it is likely to go on from.
+
+        """
+        self._store.put(content, line, base)
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
@@ -201,6 +213,22 @@ class Log:
             (msgspec.json.encode(links).decode(), session),
         )
         return {str(row[0]) for row in rows}
+
+    def base_of(self, session: str, link: str | None) -> str | None:
+        """Digest of the body that a request is likely to go on from: the newest of its session that ended in a link.
+
+        Where none did, or there is no link, that of the newest call.
+        """
+        if link is not None:
+            row = self.conn.execute(
+                "SELECT request_blob FROM calls WHERE session = ? AND prefix_hash = ? ORDER BY rowid DESC LIMIT 1",
+                (session, link),
+            ).fetchone()
+            if row is not None:
+                return str(row[0])
+        newest = "SELECT request_blob FROM calls WHERE session = ? ORDER BY seq DESC LIMIT 1"
+        row = self.conn.execute(newest, (session,)).fetchone()
+        return None if row is None else row[0]
 
     def recover(self) -> int:
         """Mark the open rows of processes that are gone as ``interrupted``, and return how many."""
@@ -258,6 +286,11 @@ def make_blob(content: bytes) -> BlobRow:
         size=len(content),
         data=zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content),
     )
+
+
+def make_content(data: bytes, *, grows: bool = False) -> Content:
+    """A body with its digest."""
+    return Content(digest_of(data), data, grows)
 
 
 def digest_of(content: bytes) -> str:

@@ -376,7 +376,11 @@ class BlobRow(Record, frozen=True, kw_only=True):
     digest: str
     size: int
     """Bytes before compression."""
-    codec: Literal["zstd"] = "zstd"
+    codec: Literal["zstd", "strand"] = "zstd"
+    """``zstd`` for content by itself, ``strand`` for a part of a strand; see ``blobs.strands``."""
     base: str | None = None
-    """Digest of the blob that this one is compressed against, if any."""
+    """Digest of the content in another strand that this one is built from, if it is."""
+    strand: int | None = None
+    place: int | None = None
+    """Position within the strand, from 0."""
     data: bytes

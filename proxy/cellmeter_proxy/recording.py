@@ -15,10 +15,11 @@ import msgspec
 from msgspec.structs import replace
 
 from cellmeter_proxy import canonical
+from cellmeter_proxy.blobs import Content
 from cellmeter_proxy.encodings import decode
-from cellmeter_proxy.log import Log, digest_of, make_blob
+from cellmeter_proxy.log import Log, digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record
+from cellmeter_proxy.record import Attempt, Call, Dialect, Record
 from cellmeter_proxy.redact import Redactor, redact_stream
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
@@ -53,7 +54,7 @@ class Prepared(NamedTuple):
     """A row, the content it refers to, its attempts, and the chain over its messages, oldest first."""
 
     call: Call
-    blobs: list[BlobRow]
+    blobs: list[Content]
     attempts: Sequence[Attempt] = ()
     prefix: Sequence[str] = ()
 
@@ -116,7 +117,7 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
     request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
     facts = request_facts(call.dialect, call.endpoint, request)
     stored, masked = redactor.bytes(body if plain is None else plain)
-    blob = make_blob(stored if masked else body)
+    blob = make_content(stored if masked else body, grows=True)
     row = replace(
         call,
         request_model=facts.model,
@@ -142,10 +143,10 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
     watcher = answer.watcher
     row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
     stored, masked = _redacted(watcher, call.dialect, redactor)
-    blobs = [make_blob(stored)]
+    blobs = [make_content(stored)]
     timeline = None
     if watcher.frames is not None:
-        timeline = make_blob(msgspec.json.encode([(round(at, 3), size) for at, size in watcher.timeline]))
+        timeline = make_content(msgspec.json.encode([(round(at, 3), size) for at, size in watcher.timeline]))
         blobs.append(timeline)
     row = replace(
         row,
@@ -179,15 +180,18 @@ def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[b
 
 
 def _write_open(log: Log, prepared: Prepared) -> Call:
+    session, prefix = prepared.call.session, prepared.prefix
+    new = _new_messages(log, session, prefix)
+    base = log.base_of(session, prefix[-1 - new] if new is not None and new < len(prefix) else None)
     for blob in prepared.blobs:
-        log.put_blob(blob)
-    call = replace(prepared.call, new_messages=_new_messages(log, prepared.call.session, prepared.prefix))
+        log.keep(blob, session, base)
+    call = replace(prepared.call, new_messages=new)
     return replace(call, seq=log.open_call(call))
 
 
 def _write_close(log: Log, prepared: Prepared) -> Call:
     for blob in prepared.blobs:
-        log.put_blob(blob)
+        log.keep(blob, prepared.call.session)
     log.close_call(prepared.call, prepared.attempts)
     return prepared.call
 

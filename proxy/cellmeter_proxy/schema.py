@@ -23,7 +23,7 @@ from cellmeter_proxy.record import (
     Sweep,
 )
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 TABLES: Final[dict[type[Record], str]] = {
     Sweep: "sweeps",
@@ -78,7 +78,8 @@ def _sql_type(hint: object) -> SqlType:
 def migrate(db: Database) -> None:
     """Bring a new or older log to ``SCHEMA_VERSION``. Does nothing where it is there already."""
     set_ = Migrations("cellmeter")
-    for step in (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools):
+    steps = (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools, _m005_strands)
+    for step in steps:
         set_(name=step.__name__.lstrip("_"))(step)
     set_.apply(db)
 
@@ -106,7 +107,7 @@ def _m001_first(db: Database) -> None:
     calls.create_index(["state"])
     calls.create_index(["session", "prefix_hash"])
     _create(db, Attempt, ("call_id", "n"))
-    _create(db, BlobRow, "digest")
+    _create(db, BlobRow, "digest", without=frozenset({"strand", "place"}))
     _create(db, Span, "span_id").create_index(["cell_id", "cell_attempt"])
     _create(db, Artifact, ("cell_id", "cell_attempt", "name"))
     _create(db, Egress, None)
@@ -123,3 +124,11 @@ def _m003_attached_to(db: Database) -> None:
 
 def _m004_provider_tools(db: Database) -> None:
     cast("Table", db["calls"]).add_column("provider_tools", str)
+
+
+def _m005_strands(db: Database) -> None:
+    blobs = cast("Table", db["blobs"])
+    blobs.add_column("strand", int)
+    blobs.add_column("place", int)
+    # Content by itself is not in it, and takes no room there.
+    db.execute("CREATE UNIQUE INDEX idx_blobs_strand_place ON blobs (strand, place) WHERE strand IS NOT NULL")

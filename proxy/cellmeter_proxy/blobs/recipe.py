@@ -1,0 +1,95 @@
+"""How a body is built: the bytes that a strand keeps of it. Pure.
+
+The first byte says what follows.
+
+- ``PLAIN``: the body.
+- ``DELTA``: stretches copied from an older body, and the texts between them.
+- ``FRAMES``: an event stream, see ``frames``.
+- ``ARRIVALS``: a timeline, see ``arrivals``.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cellmeter_proxy.blobs import arrivals, frames
+from cellmeter_proxy.blobs.delta import Copy, diff
+from cellmeter_proxy.blobs.ints import Cursor, number
+
+PLAIN: Final = 0
+DELTA: Final = 1
+FRAMES: Final = 2
+ARRIVALS: Final = 3
+
+
+class Base(NamedTuple):
+    """The older body of a delta."""
+
+    back: int
+    """How many places before in the same strand it stands; 0 where the row's ``base`` names it."""
+    far: int
+    """How many rows of other strands have to be read for it."""
+
+
+class Delta(NamedTuple):
+    """A body as stretches of an older one with texts between them."""
+
+    base: Base
+    copies: Sequence[Copy]
+    texts: bytes
+    """What is not copied, in one piece."""
+
+
+def delta_recipe(base: Base, old: bytes, new: bytes) -> bytes | None:
+    """The recipe of a body from an older one; None where they have too little in common."""
+    copies = diff(old, new)
+    if sum(copy.size for copy in copies) * 4 < len(new):
+        return None
+    head = [bytes([DELTA]), number(base.back), number(base.far), number(len(copies))]
+    texts, at = [], 0
+    for copy in copies:
+        head += [number(copy.at - at), number(copy.source), number(copy.size)]
+        texts.append(new[at : copy.at])
+        at = copy.at + copy.size
+    return b"".join((*head, *texts, new[at:]))
+
+
+def recipe(content: bytes) -> tuple[bytes, bytes]:
+    """The recipe of a body by itself, in two parts whose bytes are of different kinds."""
+    if content.startswith(b"[["):
+        packed = arrivals.pack(content)
+        if packed is not None:
+            return bytes([ARRIVALS]), packed
+    split = frames.split(content)
+    if split is not None:
+        return bytes([FRAMES]) + split.table, split.texts
+    return bytes([PLAIN]), content
+
+
+def read_recipe(data: bytes) -> bytes | Delta:
+    """The body, or what to build it from.
+
+    Raises:
+        ValueError: the bytes are no recipe.
+
+    """
+    kind, cursor = data[:1], Cursor(data, 1)
+    match kind:
+        case b"\x00":
+            return data[1:]
+        case b"\x01":
+            return _read_delta(cursor)
+        case b"\x02":
+            return frames.join(cursor)
+        case b"\x03":
+            return arrivals.unpack(cursor)
+        case _:
+            raise ValueError(f"there is no recipe of kind {kind.hex() or 'none'}")
+
+
+def _read_delta(cursor: Cursor) -> Delta:
+    base = Base(cursor.number(), cursor.number())
+    copies, end = [], 0
+    for _ in range(cursor.number()):
+        copies.append(Copy(end + cursor.number(), cursor.number(), cursor.number()))
+        end = copies[-1].at + copies[-1].size
+    return Delta(base, copies, cursor.data[cursor.at :])

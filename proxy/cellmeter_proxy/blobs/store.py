@@ -1,0 +1,176 @@
+"""Storing bodies once and small, inside the caller's transaction.
+
+Invariant: a body goes into the log in a form that can be read back from the rows that this transaction sees. What is
+remembered between transactions only makes it smaller: each time it is looked up whether the last row of the strand is
+still there, since a transaction that was rolled back took it along, and then a new strand is begun.
+"""
+
+import os
+import sqlite3
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+import zstandard
+
+from cellmeter_proxy.blobs.recipe import Base, delta_recipe, recipe
+from cellmeter_proxy.blobs.strands import STRAND, BlobReader, Place
+from cellmeter_proxy.errors import CellmeterError
+
+MAX_PLACES: Final = 256
+MAX_STRAND_BYTES: Final = 8 * 1024 * 1024
+MAX_FAR: Final = 2048
+"""So many rows of other strands may have to be read for a body, before it is stored by itself again."""
+_MAX_OPEN: Final = 64
+_MAX_RECENT_BYTES: Final = 64 * 1024 * 1024
+_MIN_DELTA: Final = 256
+_PARAMETERS: Final = {"window_log": 20, "hash_log": 16, "chain_log": 15}
+_LEVEL: Final = 3
+"""Measured with ``benchmarks/storage.py``: the default tables of this level are 2 % smaller and take 0.4 MB more."""
+
+
+class Content(NamedTuple):
+    """A body that is to be stored."""
+
+    digest: str
+    data: bytes
+    grows: bool = False
+    """It is a request: the next one of its session is likely to send it again."""
+
+
+class _Recent(NamedTuple):
+    """A body that was stored or read a while ago."""
+
+    data: bytes
+    at: Place
+    far: int
+
+
+class _Made(NamedTuple):
+    """The recipe of a body from an older one."""
+
+    recipe: bytes
+    far: int
+    name: str | None
+    """Of the older body, where it is in another strand."""
+
+
+class _Open:
+    """A strand that this process goes on writing."""
+
+    def __init__(self) -> None:
+        # Chosen by chance, so that two processes never write the same one, nor two logs that are merged later.
+        self.strand = int.from_bytes(os.urandom(6), "big") >> 1 or 1
+        self.places = 0
+        self.size = 0
+        self.newest: str | None = None
+        """The digest of the last request in it."""
+        parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, **_PARAMETERS)
+        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+
+    def add(self, *parts: bytes) -> bytes:
+        """The next piece of the stream. Each part is a block of its own, with a code of its own."""
+        # Counted first: where this fails, the place stays empty, and that is how the strand is known to be broken.
+        self.places += 1
+        pieces = []
+        for part in parts:
+            pieces += [self._stream.compress(part), self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
+            self.size += len(part)
+        return b"".join(pieces)
+
+    @property
+    def is_full(self) -> bool:
+        return self.places >= MAX_PLACES or self.size >= MAX_STRAND_BYTES
+
+
+class BlobStore:
+    """Puts bodies into a log. It belongs to the thread of its connection."""
+
+    def __init__(self, conn: sqlite3.Connection, reader: BlobReader) -> None:
+        self._conn = conn
+        self._reader = reader
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._recent: OrderedDict[str, _Recent] = OrderedDict()
+        self._recent_bytes = 0
+
+    def put(self, content: Content, line: str, base: str | None = None) -> None:
+        """Store a body, unless it is stored already.
+
+        Args:
+            content: the body.
+            line: bodies of the same name stand in one strand: what belongs to one session.
+            base: the digest of an older body that this one is likely to share much with.
+
+        """
+        if self._reader.place(content.digest) is not None:
+            if content.grows and line in self._open:
+                self._open[line].newest = content.digest
+            return
+        strand = self._strand(line)
+        made = None
+        if content.grows and len(content.data) >= _MIN_DELTA:
+            made = self._delta(strand, content.data, [name for name in (base, strand.newest) if name is not None])
+        at = Place(strand.strand, strand.places, None if made is None else made.name)
+        data = strand.add(*(recipe(content.data) if made is None else (made.recipe,)))
+        self._conn.execute(
+            "INSERT INTO blobs (digest, size, codec, base, strand, place, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (content.digest, len(content.data), STRAND, at.name, at.strand, at.place, data),
+        )
+        if content.grows:
+            strand.newest = content.digest
+            self._remember(content.digest, _Recent(content.data, at, 0 if made is None else made.far))
+
+    def _strand(self, line: str) -> _Open:
+        """The strand that a line goes on with."""
+        strand = self._open.get(line)
+        if strand is None or strand.is_full or not self._is_there(strand):
+            newest = None if strand is None else strand.newest
+            strand = self._open[line] = _Open()
+            strand.newest = newest
+        self._open.move_to_end(line)
+        if len(self._open) > _MAX_OPEN:
+            self._open.popitem(last=False)
+        return strand
+
+    def _is_there(self, strand: _Open) -> bool:
+        if not strand.places:
+            return True
+        last = (strand.strand, strand.places - 1)
+        return self._conn.execute("SELECT 1 FROM blobs WHERE strand = ? AND place = ?", last).fetchone() is not None
+
+    def _delta(self, strand: _Open, data: bytes, names: list[str]) -> _Made | None:
+        """The shortest recipe of a body from one of some older ones."""
+        made: list[_Made] = []
+        for name in dict.fromkeys(names):
+            old = self._recall(name)
+            if old is None:
+                continue
+            near = old.at.strand == strand.strand
+            far = old.far if near else old.far + old.at.place + 1
+            base = Base(strand.places - old.at.place if near else 0, far)
+            recipe_ = delta_recipe(base, old.data, data) if far <= MAX_FAR else None
+            if recipe_ is not None:
+                made.append(_Made(recipe_, far, None if near else name))
+        return min(made, key=lambda one: len(one.recipe), default=None)
+
+    def _recall(self, digest: str) -> _Recent | None:
+        """An older body that is in the log as this transaction sees it."""
+        at = self._reader.place(digest)
+        if at is None:
+            return None
+        known = self._recent.get(digest)
+        if known is not None and known.at == at:
+            self._recent.move_to_end(digest)
+            return known
+        try:
+            known = _Recent(self._reader.read(digest), at, self._reader.far(at))
+        except (CellmeterError, ValueError, zstandard.ZstdError):
+            return None
+        self._remember(digest, known)
+        return known
+
+    def _remember(self, digest: str, recent: _Recent) -> None:
+        before = self._recent.pop(digest, None)
+        self._recent_bytes += len(recent.data) - (0 if before is None else len(before.data))
+        self._recent[digest] = recent
+        while self._recent_bytes > _MAX_RECENT_BYTES and len(self._recent) > 1:
+            self._recent_bytes -= len(self._recent.popitem(last=False)[1].data)
