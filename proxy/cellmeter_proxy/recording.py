@@ -146,7 +146,7 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
     blobs = [make_content(stored)]
     timeline = None
     if watcher.frames is not None:
-        timeline = make_content(msgspec.json.encode([(round(at, 3), size) for at, size in watcher.timeline]))
+        timeline = make_content(msgspec.json.encode([(round(at, 1), size) for at, size in watcher.timeline]))
         blobs.append(timeline)
     row = replace(
         row,

@@ -17,6 +17,7 @@ from cellmeter_proxy.record import (
     Call,
     Cell,
     Egress,
+    Piece,
     Record,
     ScoreRow,
     Span,
@@ -31,6 +32,7 @@ TABLES: Final[dict[type[Record], str]] = {
     Call: "calls",
     Attempt: "attempts",
     BlobRow: "blobs",
+    Piece: "pieces",
     Span: "spans",
     Artifact: "artifacts",
     Egress: "egress",
@@ -130,5 +132,5 @@ def _m005_strands(db: Database) -> None:
     blobs = cast("Table", db["blobs"])
     blobs.add_column("strand", int)
     blobs.add_column("place", int)
-    # Content by itself is not in it, and takes no room there.
-    db.execute("CREATE UNIQUE INDEX idx_blobs_strand_place ON blobs (strand, place) WHERE strand IS NOT NULL")
+    # No primary key: such an index would repeat what this one has.
+    _create(db, Piece, None).create_index(["strand", "place"], unique=True)

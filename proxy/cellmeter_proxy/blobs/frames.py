@@ -23,7 +23,6 @@ _ANY_MARK: Final = re.compile(b"[\x01-\x07]")
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
 _SHORTEST: Final = 12
 _LONGEST: Final = 4096
-_FEWEST_FRAMES: Final = 4
 _SAMPLES: Final = (5, 2, 8)
 """Where in the stream frames are looked at, in tenths of it."""
 
@@ -40,8 +39,6 @@ def split(content: bytes) -> Split | None:
     if not content.startswith((b"data:", b"event:", b":", b"id:")) or any(mark in content for mark in _MARKS):
         return None
     end = _ENDS[1] if _ENDS[1] in content[:_LONGEST] else _ENDS[0]
-    if content.count(end) < _FEWEST_FRAMES:
-        return None
     repeated = _repeated(content, end)
     if not repeated:
         return None
@@ -49,7 +46,7 @@ def split(content: bytes) -> Split | None:
     for mark, between in zip(_MARKS, repeated, strict=False):
         marked = marked.replace(between, mark)
     kinds = marked.translate(None, _OTHERS)
-    pieces = _ANY_MARK.split(marked)
+    pieces = _ANY_MARK.split(marked) if len(repeated) > 1 else marked.split(_MARKS[0])
     table = [number(len(repeated)), *(number(len(between)) + between for between in repeated)]
     table += [number(len(kinds)), kinds, column([len(piece) for piece in pieces])]
     texts = [b"".join(pieces[at] for at in places) for places in _columns(kinds)]

@@ -21,13 +21,19 @@ FRAMES: Final = 2
 ARRIVALS: Final = 3
 
 
+class Place(NamedTuple):
+    """Where a body stands."""
+
+    strand: int
+    place: int
+
+
 class Base(NamedTuple):
     """The older body of a delta."""
 
-    back: int
-    """How many places before in the same strand it stands; 0 where the row's ``base`` names it."""
+    at: Place
     far: int
-    """How many rows of other strands have to be read for it."""
+    """How many rows of other strands than the delta's own have to be read for it."""
 
 
 class Delta(NamedTuple):
@@ -39,12 +45,14 @@ class Delta(NamedTuple):
     """What is not copied, in one piece."""
 
 
-def delta_recipe(base: Base, old: bytes, new: bytes) -> bytes | None:
-    """The recipe of a body from an older one; None where they have too little in common."""
+def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
+    """The recipe of the body at a place from an older one; None where they have too little in common."""
     copies = diff(old, new)
     if sum(copy.size for copy in copies) * 4 < len(new):
         return None
-    head = [bytes([DELTA]), number(base.back), number(base.far), number(len(copies))]
+    near = base.at.strand == at.strand
+    back = [number(at.place - base.at.place)] if near else [number(0), number(base.at.strand), number(base.at.place)]
+    head = [bytes([DELTA]), *back, number(base.far), number(len(copies))]
     texts, at = [], 0
     for copy in copies:
         head += [number(copy.at - at), number(copy.source), number(copy.size)]
@@ -65,8 +73,8 @@ def recipe(content: bytes) -> tuple[bytes, bytes]:
     return bytes([PLAIN]), content
 
 
-def read_recipe(data: bytes) -> bytes | Delta:
-    """The body, or what to build it from.
+def read_recipe(at: Place, data: bytes) -> bytes | Delta:
+    """The body at a place, or what to build it from.
 
     Raises:
         ValueError: the bytes are no recipe.
@@ -77,7 +85,7 @@ def read_recipe(data: bytes) -> bytes | Delta:
         case b"\x00":
             return data[1:]
         case b"\x01":
-            return _read_delta(cursor)
+            return _read_delta(at, cursor)
         case b"\x02":
             return frames.join(cursor)
         case b"\x03":
@@ -86,8 +94,12 @@ def read_recipe(data: bytes) -> bytes | Delta:
             raise ValueError(f"there is no recipe of kind {kind.hex() or 'none'}")
 
 
-def _read_delta(cursor: Cursor) -> Delta:
-    base = Base(cursor.number(), cursor.number())
+def _read_delta(at: Place, cursor: Cursor) -> Delta:
+    back = cursor.number()
+    old = Place(at.strand, at.place - back) if back else Place(cursor.number(), cursor.number())
+    if old.place < 0:
+        raise ValueError("it is built from a body before the first of its strand")
+    base = Base(old, cursor.number())
     copies, end = [], 0
     for _ in range(cursor.number()):
         copies.append(Copy(end + cursor.number(), cursor.number(), cursor.number()))

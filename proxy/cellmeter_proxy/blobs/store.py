@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import zstandard
 
-from cellmeter_proxy.blobs.recipe import Base, delta_recipe, recipe
-from cellmeter_proxy.blobs.strands import STRAND, BlobReader, Place
+from cellmeter_proxy.blobs.recipe import Base, Place, delta_recipe, recipe
+from cellmeter_proxy.blobs.strands import STRAND, BlobReader
 from cellmeter_proxy.errors import CellmeterError
 
 MAX_PLACES: Final = 256
@@ -45,27 +45,18 @@ class _Recent(NamedTuple):
     far: int
 
 
-class _Made(NamedTuple):
-    """The recipe of a body from an older one."""
-
-    recipe: bytes
-    far: int
-    name: str | None
-    """Of the older body, where it is in another strand."""
-
-
 class _Open:
     """A strand that this process goes on writing."""
 
-    def __init__(self) -> None:
+    def __init__(self, compressor: zstandard.ZstdCompressor) -> None:
         # Chosen by chance, so that two processes never write the same one, nor two logs that are merged later.
         self.strand = int.from_bytes(os.urandom(6), "big") >> 1 or 1
         self.places = 0
         self.size = 0
         self.newest: str | None = None
         """The digest of the last request in it."""
-        parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, **_PARAMETERS)
-        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        self.compressor = compressor
+        self._stream = compressor.compressobj()
 
     def add(self, *parts: bytes) -> bytes:
         """The next piece of the stream. Each part is a block of its own, with a code of its own."""
@@ -80,6 +71,11 @@ class _Open:
     @property
     def is_full(self) -> bool:
         return self.places >= MAX_PLACES or self.size >= MAX_STRAND_BYTES
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(_LEVEL, **_PARAMETERS)
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 class BlobStore:
@@ -101,60 +97,70 @@ class BlobStore:
             base: the digest of an older body that this one is likely to share much with.
 
         """
-        if self._reader.place(content.digest) is not None:
+        if self._has(content.digest):
             if content.grows and line in self._open:
                 self._open[line].newest = content.digest
             return
         strand = self._strand(line)
-        made = None
+        at, far = Place(strand.strand, strand.places), 0
+        parts: tuple[bytes, ...] | None = None
         if content.grows and len(content.data) >= _MIN_DELTA:
-            made = self._delta(strand, content.data, [name for name in (base, strand.newest) if name is not None])
-        at = Place(strand.strand, strand.places, None if made is None else made.name)
-        data = strand.add(*(recipe(content.data) if made is None else (made.recipe,)))
+            parts, far = self._delta(at, content.data, [name for name in (base, strand.newest) if name is not None])
+        data = strand.add(*(parts or recipe(content.data)))
+        self._conn.execute("INSERT INTO pieces (strand, place, data) VALUES (?, ?, ?)", (*at, data))
         self._conn.execute(
-            "INSERT INTO blobs (digest, size, codec, base, strand, place, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (content.digest, len(content.data), STRAND, at.name, at.strand, at.place, data),
+            "INSERT INTO blobs (digest, size, codec, strand, place) VALUES (?, ?, ?, ?, ?)",
+            (content.digest, len(content.data), STRAND, *at),
         )
         if content.grows:
             strand.newest = content.digest
-            self._remember(content.digest, _Recent(content.data, at, 0 if made is None else made.far))
+            self._remember(content.digest, _Recent(content.data, at, far))
+
+    def _has(self, digest: str) -> bool:
+        return self._conn.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
 
     def _strand(self, line: str) -> _Open:
         """The strand that a line goes on with."""
         strand = self._open.get(line)
+        before = None if strand is None else strand.newest
         if strand is None or strand.is_full or not self._is_there(strand):
-            newest = None if strand is None else strand.newest
-            strand = self._open[line] = _Open()
-            strand.newest = newest
+            # The tables of a compressor are megabytes that the system has to clear: one that is done with is used again.
+            spent = strand
+            if spent is None and len(self._open) >= _MAX_OPEN:
+                spent = self._open.popitem(last=False)[1]
+            strand = self._open[line] = _Open(_compressor() if spent is None else spent.compressor)
+            strand.newest = before
         self._open.move_to_end(line)
-        if len(self._open) > _MAX_OPEN:
-            self._open.popitem(last=False)
         return strand
 
     def _is_there(self, strand: _Open) -> bool:
         if not strand.places:
             return True
         last = (strand.strand, strand.places - 1)
-        return self._conn.execute("SELECT 1 FROM blobs WHERE strand = ? AND place = ?", last).fetchone() is not None
+        return self._conn.execute("SELECT 1 FROM pieces WHERE strand = ? AND place = ?", last).fetchone() is not None
 
-    def _delta(self, strand: _Open, data: bytes, names: list[str]) -> _Made | None:
-        """The shortest recipe of a body from one of some older ones."""
-        made: list[_Made] = []
+    def _delta(self, at: Place, data: bytes, names: list[str]) -> tuple[tuple[bytes] | None, int]:
+        """The shortest recipe of a body from one of some older ones, and how many rows of other strands it needs."""
+        made: list[tuple[bytes, int]] = []
         for name in dict.fromkeys(names):
             old = self._recall(name)
             if old is None:
                 continue
-            near = old.at.strand == strand.strand
-            far = old.far if near else old.far + old.at.place + 1
-            base = Base(strand.places - old.at.place if near else 0, far)
-            recipe_ = delta_recipe(base, old.data, data) if far <= MAX_FAR else None
-            if recipe_ is not None:
-                made.append(_Made(recipe_, far, None if near else name))
-        return min(made, key=lambda one: len(one.recipe), default=None)
+            far = old.far if old.at.strand == at.strand else old.far + old.at.place + 1
+            one = delta_recipe(at, Base(old.at, far), old.data, data) if far <= MAX_FAR else None
+            if one is not None:
+                made.append((one, far))
+        if not made:
+            return None, 0
+        shortest, far = min(made, key=lambda one: len(one[0]))
+        return (shortest,), far
 
     def _recall(self, digest: str) -> _Recent | None:
-        """An older body that is in the log as this transaction sees it."""
-        at = self._reader.place(digest)
+        """An older body of a strand that is in the log as this transaction sees it."""
+        try:
+            at = self._reader.place(digest)
+        except KeyError:
+            return None
         if at is None:
             return None
         known = self._recent.get(digest)

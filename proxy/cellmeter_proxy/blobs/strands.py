@@ -1,23 +1,24 @@
 """Reading bodies: whole ones, and those of a strand.
 
 A strand is the bodies of a session in the order in which they were stored, as one zstd stream (RFC 8878) that is
-flushed after each. A row keeps the part of the stream that its body added (``data``) and its place in the strand,
-counted from 0; what the stream gives at that place is the body's recipe. To read a body, the rows of its strand up to
-its own are read, in one query, and decompressed in one go; a delta takes the stretches that it copies from bodies
-at earlier places, or from the one that the row's ``base`` names, in an older strand.
+flushed after each. A row of ``pieces`` is what one body added to the stream, at its place in the strand, counted from
+0; what the stream gives there is the body's recipe. To read a body, the pieces of its strand up to its own are read, in
+one query, and decompressed in one go; a delta takes the stretches that it copies from bodies at earlier places, or of
+older strands.
 
-Invariant: a recipe refers only to what was stored before it, and a reader that finds otherwise says so.
+Invariants: a piece never changes, and its strand has a name of its own among all logs, so that pieces can be copied
+from log to log as they are; a recipe refers only to what was stored before it, and a reader that finds otherwise says so.
 """
 
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import zstandard
 
 from cellmeter_proxy.blobs.delta import Copy
-from cellmeter_proxy.blobs.recipe import Delta, read_recipe
+from cellmeter_proxy.blobs.recipe import Delta, Place, read_recipe
 from cellmeter_proxy.errors import CellmeterError
 
 WHOLE: Final = "zstd"
@@ -25,16 +26,6 @@ STRAND: Final = "strand"
 _KEPT: Final = 8
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 _MAX_WINDOW: Final = 1 << 27
-
-
-class Place(NamedTuple):
-    """Where a body stands."""
-
-    strand: int
-    """0 where it stands by itself."""
-    place: int
-    name: str | None
-    """Of a body by itself, its digest; else that of the body of another strand that it is a delta to, if it is to one."""
 
 
 class _Range(NamedTuple):
@@ -53,40 +44,35 @@ class _Strand:
         self.size = 0
         self._stream = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
         self._recipes: list[bytes] = []
-        self._bases: list[str | None] = []
         self._deltas: dict[int, Delta] = {}
 
+    def has(self, place: int) -> bool:
+        """Whether a place has been read."""
+        return place < len(self._recipes)
+
     def read_to(self, conn: sqlite3.Connection, place: int) -> None:
-        """Read the rows up to a place that have not been read."""
-        known = len(self._recipes)
-        if place < known:
-            return
-        rows = conn.execute(
-            "SELECT place, base, data FROM blobs WHERE strand = ? AND place BETWEEN ? AND ? ORDER BY place",
-            (self.strand, known, place),
+        """Read the pieces up to a place that have not been read."""
+        pieces = conn.execute(
+            "SELECT place, data FROM pieces WHERE strand = ? AND place BETWEEN ? AND ? ORDER BY place",
+            (self.strand, len(self._recipes), place),
         )
-        for found, base, data in rows:
+        for found, data in pieces:
             if found != len(self._recipes):
                 break
             recipe = self._stream.decompress(data)
             self.size += len(recipe)
             self._recipes.append(recipe)
-            self._bases.append(base)
-        if len(self._recipes) <= place:
-            raise ValueError(f"the body at place {len(self._recipes)} of strand {self.strand} is not in the log")
+        if not self.has(place):
+            raise ValueError(f"piece {len(self._recipes)} of strand {self.strand} is not in the log")
 
     def body(self, place: int) -> bytes | Delta:
         """What stands at a place that has been read."""
         if place in self._deltas:
             return self._deltas[place]
-        body = read_recipe(self._recipes[place])
+        body = read_recipe(Place(self.strand, place), self._recipes[place])
         if isinstance(body, Delta):
             self._deltas[place] = body
         return body
-
-    def place(self, place: int) -> Place:
-        """A place that has been read."""
-        return Place(self.strand, place, self._bases[place])
 
 
 class BlobReader:
@@ -112,11 +98,11 @@ class BlobReader:
 
         """
         row = self._conn.execute(
-            f"SELECT codec, size, base, {self._place}, data FROM blobs WHERE digest = ?", (digest,)
+            f"SELECT codec, size, {self._place}, data FROM blobs WHERE digest = ?", (digest,)
         ).fetchone()
         if row is None:
             raise KeyError(digest)
-        codec, size, base, strand, place, data = row
+        codec, size, strand, place, data = row
         if codec not in {WHOLE, STRAND}:
             raise CellmeterError(
                 f"the content {digest} is stored as {codec!r}, which this cellmeter cannot read",
@@ -125,20 +111,24 @@ class BlobReader:
         try:
             if codec == WHOLE:
                 return zstandard.ZstdDecompressor().decompress(data, max_output_size=max(size, 1))
-            content = b"".join(self._pieces(_Range(Place(strand, place, base), 0, size)))
-        except (ValueError, RecursionError, MemoryError, zstandard.ZstdError) as error:
+            return b"".join(self._pieces(_Range(Place(strand, place), 0, size)))
+        except (ValueError, TypeError, MemoryError, zstandard.ZstdError) as error:
             raise CellmeterError(f"the content {digest} cannot be built: {error}") from None
-        return content
 
     def place(self, digest: str) -> Place | None:
-        """Where the body of a digest stands, or None where there is none."""
-        row = self._conn.execute(f"SELECT {self._place}, base FROM blobs WHERE digest = ?", (digest,)).fetchone()
+        """Where a body that is part of a strand stands, or None where there is none.
+
+        Raises:
+            KeyError: nothing is stored under the digest.
+
+        """
+        row = self._conn.execute(f"SELECT {self._place} FROM blobs WHERE digest = ?", (digest,)).fetchone()
         if row is None:
-            return None
-        return Place(0, 0, digest) if row[0] is None else Place(*row)
+            raise KeyError(digest)
+        return None if row[0] is None else Place(*row)
 
     def far(self, at: Place) -> int:
-        """How many rows of other strands than its own have to be read for a body.
+        """How many rows of other strands than its own have to be read for the body at a place.
 
         Raises:
             ValueError: the body cannot be read.
@@ -151,47 +141,40 @@ class BlobReader:
         """The bytes of a stretch of a body, from as many older bodies as it was built from."""
         todo: list[_Range | bytes] = [wanted]
         while todo:
-            piece = todo.pop()
-            if isinstance(piece, bytes):
-                yield piece
+            part = todo.pop()
+            if isinstance(part, bytes):
+                yield part
                 continue
-            body = self._body(piece.at)
+            body = self._body(part.at)
             if isinstance(body, Delta):
-                parts = _cut(body, self._base(piece.at, body), piece.start, piece.start + piece.size)
+                self._check(part.at, body)
+                parts = _cut(body, part.start, part.start + part.size)
             else:
-                parts = [body[piece.start : piece.start + piece.size]]
-            if sum(part.size if isinstance(part, _Range) else len(part) for part in parts) != piece.size:
+                parts = [body[part.start : part.start + part.size]]
+            if sum(part.size if isinstance(part, _Range) else len(part) for part in parts) != part.size:
                 raise ValueError("a body is shorter than what is copied from it")
             todo.extend(reversed(parts))
 
     def _body(self, at: Place) -> bytes | Delta:
-        if not at.strand:
-            return self.read(at.name or "")
         return self._strand(at).body(at.place)
 
-    def _base(self, at: Place, body: Delta) -> Place:
-        """Where the older body of a delta stands."""
-        if body.base.back > at.place:
-            raise ValueError("it is a delta to a body before the first of its strand")
-        if body.base.back:
-            base = self._strand(at).place(at.place - body.base.back)
-        else:
-            found = None if at.name is None else self.place(at.name)
-            if found is None:
-                raise ValueError(f"the content {at.name} that it is a delta to is not in the log")
-            base = found
-        # Rows of other strands grow fewer from one strand to the next, so this ends whatever a damaged log says.
-        if self.far(base) + (body.base.back == 0) > body.base.far:
-            raise ValueError("it is a delta to something that was stored after it")
-        return base
+    def _check(self, at: Place, body: Delta) -> None:
+        # The rows of other strands grow fewer from one strand to the next, so reading ends whatever a damaged log says.
+        base = body.base
+        if self.far(base.at) + (base.at.strand != at.strand) > base.far:
+            raise ValueError("it is built from something that was stored after it")
 
     def _strand(self, at: Place) -> _Strand:
         """The strand of a place, read up to there."""
-        strand = self._strands.setdefault(at.strand, _Strand(at.strand))
+        strand = self._strands.get(at.strand)
+        if strand is None:
+            strand = self._strands[at.strand] = _Strand(at.strand)
+        elif strand.has(at.place):
+            return strand
         self._strands.move_to_end(at.strand)
         try:
             strand.read_to(self._conn, at.place)
-        except (ValueError, zstandard.ZstdError):
+        except (ValueError, TypeError, MemoryError, zstandard.ZstdError):
             del self._strands[at.strand]
             raise
         while len(self._strands) > 1 and (
@@ -201,7 +184,7 @@ class BlobReader:
         return strand
 
 
-def _cut(body: Delta, base: Place, start: int, end: int) -> list[_Range | bytes]:
+def _cut(body: Delta, start: int, end: int) -> list[_Range | bytes]:
     """A stretch of a delta: texts of its own, and stretches of its base."""
     parts: list[_Range | bytes] = []
     at = used = 0
@@ -210,7 +193,7 @@ def _cut(body: Delta, base: Place, start: int, end: int) -> list[_Range | bytes]
         used += copy.at - at
         low, high = max(start, copy.at), min(end, copy.at + copy.size)
         if low < high:
-            parts.append(_Range(base, copy.source + low - copy.at, high - low))
+            parts.append(_Range(body.base.at, copy.source + low - copy.at, high - low))
         at = copy.at + copy.size
     return parts
 
