@@ -145,6 +145,10 @@ class Log:
         """
         return self._reader.read(digest)
 
+    def stored(self) -> list[tuple[str, int]]:
+        """Digest and size of everything that is stored, in the order in which reading it costs least."""
+        return self._reader.stored()
+
     # Writing; the caller holds a transaction, or accepts one per statement
 
     def append(self, *records: Record) -> None:

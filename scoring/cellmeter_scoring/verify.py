@@ -47,7 +47,7 @@ def _file(log: Log) -> Iterator[Finding]:
 
 def _contents(log: Log) -> Iterator[Finding]:
     """Every blob under the digest of its content, with the size that its row gives."""
-    for digest, size in log.conn.execute("SELECT digest, size FROM blobs").fetchall():
+    for digest, size in log.stored():
         try:
             content = log.blob(digest)
         except Exception as error:  # noqa: BLE001 - damaged bytes may break a decompressor in any way

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cellmeter_proxy.log import digest_of, make_blob
+from cellmeter_proxy.log import digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.recording import Answer, prepare_close, prepare_open, printable
@@ -35,13 +35,13 @@ def test_a_request_is_described_by_what_it_says_and_stored_as_it_came(encoding: 
     assert (row.body_hash, row.sent_hash) == (digest_of(body), digest_of(b"other"))
     assert row.request_hash == prepare_open(call(), BODY, REDACTOR).call.request_hash
     assert (row.prefix_hash,) == tuple(prepared.prefix)
-    assert prepared.blobs == [make_blob(body)]
+    assert prepared.blobs == [make_content(body, grows=True)]
 
 
 def test_a_request_that_cannot_be_read_is_stored_all_the_same() -> None:
     prepared = prepare_open(call(request_encoding="gzip"), b"\x1f\x8bnonsense", REDACTOR)
     assert (prepared.call.request_model, prepared.call.stream, prepared.call.request_hash) == (None, None, None)
-    assert prepared.blobs == [make_blob(b"\x1f\x8bnonsense")]
+    assert prepared.blobs == [make_content(b"\x1f\x8bnonsense", grows=True)]
 
 
 def test_a_secret_spread_over_a_compressed_stream_is_masked_in_what_is_stored() -> None:
@@ -50,7 +50,7 @@ def test_a_secret_spread_over_a_compressed_stream_is_masked_in_what_is_stored() 
     watcher.feed(gzip.compress(stream), 1.0)
     watcher.finish()
     prepared = prepare_close(call(stream=True), Answer(HEAD, watcher), REDACTOR)
-    assert prepared.blobs[0] == make_blob(delta("*" * 7) + delta("*" * 9))
+    assert prepared.blobs[0] == make_content(delta("*" * 7) + delta("*" * 9))
     assert (prepared.call.redactions, prepared.call.response_bytes) == (1, len(gzip.compress(stream)))
 
 
@@ -61,7 +61,7 @@ def test_a_compressed_stream_without_a_secret_is_stored_as_it_came() -> None:
     watcher.finish()
     broken = Broken("timeout", "it fell silent")
     prepared = prepare_close(call(stream=True), Answer(HEAD, watcher, broken), REDACTOR)
-    assert prepared.blobs[0] == make_blob(packed)
+    assert prepared.blobs[0] == make_content(packed)
     assert (prepared.call.outcome, prepared.call.error, prepared.call.redactions) == ("timeout", "it fell silent", 0)
 
 

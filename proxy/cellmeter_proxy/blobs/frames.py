@@ -63,7 +63,11 @@ def join(cursor: Cursor) -> bytes:
     repeated = [cursor.take(cursor.number()) for _ in range(cursor.number())]
     kinds = cursor.take(cursor.number())
     sizes = cursor.column()
-    if len(sizes) != len(kinds) + 1 or len(repeated) > len(_MARKS) or kinds.translate(None, _ALL_MARKS[: len(repeated)]):
+    if (
+        len(sizes) != len(kinds) + 1
+        or len(repeated) > len(_MARKS)
+        or kinds.translate(None, _ALL_MARKS[: len(repeated)])
+    ):
         raise ValueError("a stream's pieces and what stands between them do not match")
     pieces = [b""] * len(sizes)
     for places in _columns(kinds):

@@ -53,12 +53,12 @@ def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
     near = base.at.strand == at.strand
     back = [number(at.place - base.at.place)] if near else [number(0), number(base.at.strand), number(base.at.place)]
     head = [bytes([DELTA]), *back, number(base.far), number(len(copies))]
-    texts, at = [], 0
+    texts, end = [], 0
     for copy in copies:
-        head += [number(copy.at - at), number(copy.source), number(copy.size)]
-        texts.append(new[at : copy.at])
-        at = copy.at + copy.size
-    return b"".join((*head, *texts, new[at:]))
+        head += [number(copy.at - end), number(copy.source), number(copy.size)]
+        texts.append(new[end : copy.at])
+        end = copy.at + copy.size
+    return b"".join((*head, *texts, new[end:]))
 
 
 def recipe(content: bytes) -> tuple[bytes, bytes]:

@@ -124,7 +124,7 @@ class BlobStore:
         strand = self._open.get(line)
         before = None if strand is None else strand.newest
         if strand is None or strand.is_full or not self._is_there(strand):
-            # The tables of a compressor are megabytes that the system has to clear: one that is done with is used again.
+            # A compressor's tables are megabytes that the system has to clear: one that is done with is used again.
             spent = strand
             if spent is None and len(self._open) >= _MAX_OPEN:
                 spent = self._open.popitem(last=False)[1]

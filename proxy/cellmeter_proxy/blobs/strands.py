@@ -7,7 +7,8 @@ one query, and decompressed in one go; a delta takes the stretches that it copie
 older strands.
 
 Invariants: a piece never changes, and its strand has a name of its own among all logs, so that pieces can be copied
-from log to log as they are; a recipe refers only to what was stored before it, and a reader that finds otherwise says so.
+from log to log as they are; a recipe refers only to what was stored before it, and a reader that finds otherwise says
+so.
 """
 
 import sqlite3
@@ -114,6 +115,11 @@ class BlobReader:
             return b"".join(self._pieces(_Range(Place(strand, place), 0, size)))
         except (ValueError, TypeError, MemoryError, zstandard.ZstdError) as error:
             raise CellmeterError(f"the content {digest} cannot be built: {error}") from None
+
+    def stored(self) -> list[tuple[str, int]]:
+        """Digest and size of everything that is stored, in the order in which reading it costs least."""
+        rows = self._conn.execute(f"SELECT digest, size, {self._place} FROM blobs ORDER BY 3, 4, rowid")
+        return [(row[0], row[1]) for row in rows]
 
     def place(self, digest: str) -> Place | None:
         """Where a body that is part of a strand stands, or None where there is none.
