@@ -170,7 +170,7 @@ def test_a_damaged_page_is_found_without_an_exception(log: Log) -> None:
     log.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log.close()
     damaged = bytearray(path.read_bytes())
-    page = len(damaged) // 2 // 4096 * 4096
+    page = damaged.find(make_blob(b"100" * 400).digest.encode()) // 4096 * 4096
     damaged[page : page + 4096] = b"\xff" * 4096
     path.write_bytes(damaged)
     assert {"file", "unreadable"} & {finding.kind for finding in verify(path)}
