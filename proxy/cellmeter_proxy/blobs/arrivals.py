@@ -12,6 +12,9 @@ from cellmeter_proxy.blobs.ints import Cursor, column, number
 
 _DIGITS: Final = (1, 3, 0)
 """Decimals that the milliseconds of a timeline may have."""
+_MOST: Final = 0xFFFF_FFFF
+_FEW: Final = 20
+"""One in so many chunks may be shorter than any frame with a text."""
 
 
 def pack(content: bytes) -> bytes | None:
@@ -34,16 +37,19 @@ def unpack(cursor: Cursor) -> bytes:
         ValueError: the bytes are no such columns.
 
     """
-    scale = 10 ** cursor.number()
-    gaps, sizes = cursor.column(), cursor.column()
+    scale, least = 10 ** cursor.number(), cursor.number()
+    gaps, above = cursor.column(), cursor.column()
     times = [ticks / scale for ticks in accumulate(gaps)]
-    return msgspec.json.encode(list(zip(times, sizes, strict=True)))
+    return msgspec.json.encode([(at, size + least & _MOST) for at, size in zip(times, above, strict=True)])
 
 
 def _packed(pairs: list[tuple[float, int]], digits: int) -> bytes | None:
     ticks = [0, *(round(at * 10**digits) for at, _ in pairs)]
     gaps = [later - earlier for earlier, later in pairwise(ticks)]
     sizes = [size for _, size in pairs]
-    if min(gaps, default=0) < 0 or min(sizes, default=0) < 0 or max(*gaps, *sizes, 0) >= 1 << 64:
+    if min(gaps, default=0) < 0 or max(gaps, default=0) > _MOST or max(sizes, default=0) > _MOST:
         return None
-    return number(digits) + column(gaps) + column(sizes)
+    # Most chunks are frames, and most frames are the same around a text, the shortest of which has one character:
+    # less that, sizes are the lengths of the texts, a column that the stream has had already.
+    least = max(sorted(sizes)[len(sizes) // _FEW] - 1, 0) if sizes else 0
+    return number(digits) + number(least) + column(gaps) + column([size - least & _MOST for size in sizes])

@@ -10,6 +10,7 @@ the result is.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from cellmeter_proxy.blobs.delta import common_prefix, common_suffix
@@ -47,9 +48,9 @@ def split(content: bytes) -> Split | None:
         marked = marked.replace(between, mark)
     kinds = marked.translate(None, _OTHERS)
     pieces = _ANY_MARK.split(marked) if len(repeated) > 1 else marked.split(_MARKS[0])
+    texts = [pieces[at] for at in _order(kinds)]
     table = [number(len(repeated)), *(number(len(between)) + between for between in repeated)]
-    table += [number(len(kinds)), kinds, column([len(piece) for piece in pieces])]
-    texts = [b"".join(pieces[at] for at in places) for places in _columns(kinds)]
+    table += [number(len(kinds)), kinds, column([len(text) for text in texts])]
     return Split(b"".join(table), b"".join(texts))
 
 
@@ -70,23 +71,22 @@ def join(cursor: Cursor) -> bytes:
     ):
         raise ValueError("a stream's pieces and what stands between them do not match")
     pieces = [b""] * len(sizes)
-    for places in _columns(kinds):
-        for at in places:
-            pieces[at] = cursor.take(sizes[at])
+    for at, size in zip(_order(kinds), sizes, strict=True):
+        pieces[at] = cursor.take(size)
     marked = b"".join(part for at, piece in enumerate(pieces) for part in (piece, kinds[at : at + 1]))
     for mark, between in reversed(list(zip(_MARKS, repeated, strict=False))):
         marked = marked.replace(mark, between)
     return marked
 
 
-def _columns(kinds: bytes) -> list[list[int]]:
+def _order(kinds: bytes) -> Iterable[int]:
     """The places of the pieces, those that follow the same mark together. The first piece follows none."""
     if kinds.count(kinds[:1]) == len(kinds):
-        return [list(range(len(kinds) + 1))]
+        return range(len(kinds) + 1)
     columns: dict[int, list[int]] = {}
     for at, kind in enumerate(kinds):
         columns.setdefault(kind, []).append(at + 1)
-    return [[0], *(columns[kind] for kind in sorted(columns))]
+    return [0, *(at for kind in sorted(columns) for at in columns[kind])]
 
 
 def _repeated(content: bytes, end: bytes) -> list[bytes]:
