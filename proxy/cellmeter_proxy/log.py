@@ -167,16 +167,16 @@ class Log:
         statements = self._statements[BlobRow]
         self.conn.execute(statements.insert.replace("INSERT", "INSERT OR IGNORE", 1), statements.encode(blob))
 
-    def keep(self, content: Content, line: str, base: str | None = None) -> None:
-        """Store a body once, as what is new in it; see ``blobs``. Inside a transaction only.
+    def keep(self, content: Content, session: str, link: str | None = None) -> None:
+        """Store a body of a session once, as what is new in it; see ``blobs``.
 
         Args:
             content: what to store.
-            line: the session it belongs to: its bodies are compressed together.
-            base: digest of an older body that it is likely to go on from.
+            session: the bodies of one are compressed together.
+            link: of a request, the last link of its prefix chain that an earlier call of the session ended in, if any.
 
         """
-        self._store.put(content, line, base)
+        self._store.put(content, session, lambda: self.base_of(session, link))
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""

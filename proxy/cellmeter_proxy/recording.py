@@ -182,9 +182,8 @@ def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[b
 def _write_open(log: Log, prepared: Prepared) -> Call:
     session, prefix = prepared.call.session, prepared.prefix
     new = _new_messages(log, session, prefix)
-    base = log.base_of(session, prefix[-1 - new] if new is not None and new < len(prefix) else None)
     for blob in prepared.blobs:
-        log.keep(blob, session, base)
+        log.keep(blob, session, prefix[-1 - new] if new is not None and new < len(prefix) else None)
     call = replace(prepared.call, new_messages=new)
     return replace(call, seq=log.open_call(call))
 

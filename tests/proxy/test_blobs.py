@@ -33,7 +33,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 def keep(log: Log, data: bytes, *, line: str = "s", base: str | None = None, grows: bool = True) -> str:
     content = make_content(data, grows=grows)
-    log.keep(content, line, base)
+    log._store.put(content, line, lambda: base)
     return content.digest
 
 

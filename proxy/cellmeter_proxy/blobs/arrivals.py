@@ -44,7 +44,8 @@ def unpack(cursor: Cursor) -> bytes:
 
 
 def _packed(pairs: list[tuple[float, int]], digits: int) -> bytes | None:
-    ticks = [0, *(round(at * 10**digits) for at, _ in pairs)]
+    scale = 10**digits
+    ticks = [0, *(int(at * scale + 0.5) for at, _ in pairs)]
     gaps = [later - earlier for earlier, later in pairwise(ticks)]
     sizes = [size for _, size in pairs]
     if min(gaps, default=0) < 0 or max(gaps, default=0) > _MOST or max(sizes, default=0) > _MOST:

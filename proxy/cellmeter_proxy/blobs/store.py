@@ -8,6 +8,7 @@ still there, since a transaction that was rolled back took it along, and then a 
 import os
 import sqlite3
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import zstandard
@@ -23,9 +24,15 @@ MAX_FAR: Final = 2048
 _MAX_OPEN: Final = 64
 _MAX_RECENT_BYTES: Final = 64 * 1024 * 1024
 _MIN_DELTA: Final = 256
+_ENOUGH: Final = 8
+"""A recipe this many times smaller than its body will not be much smaller from another base."""
 _PARAMETERS: Final = {"window_log": 20, "hash_log": 16, "chain_log": 15}
 _LEVEL: Final = 3
 """Measured with ``benchmarks/storage.py``: the default tables of this level are 2 % smaller and take 0.4 MB more."""
+
+
+def _unknown() -> None:
+    return None
 
 
 class Content(NamedTuple):
@@ -42,6 +49,13 @@ class _Recent(NamedTuple):
 
     data: bytes
     at: Place
+    far: int
+
+
+class _Made(NamedTuple):
+    """The recipe of a body from an older one, and how many rows of other strands that needs."""
+
+    recipe: bytes
     far: int
 
 
@@ -88,13 +102,14 @@ class BlobStore:
         self._recent: OrderedDict[str, _Recent] = OrderedDict()
         self._recent_bytes = 0
 
-    def put(self, content: Content, line: str, base: str | None = None) -> None:
+    def put(self, content: Content, line: str, base: Callable[[], str | None] = _unknown) -> None:
         """Store a body, unless it is stored already.
 
         Args:
             content: the body.
             line: bodies of the same name stand in one strand: what belongs to one session.
-            base: the digest of an older body that this one is likely to share much with.
+            base: finds the digest of an older body that this one is likely to share much with; asked only where the
+                last one of the line is not as good as any.
 
         """
         if self._has(content.digest):
@@ -102,11 +117,10 @@ class BlobStore:
                 self._open[line].newest = content.digest
             return
         strand = self._strand(line)
-        at, far = Place(strand.strand, strand.places), 0
-        parts: tuple[bytes, ...] | None = None
+        at, made = Place(strand.strand, strand.places), None
         if content.grows and len(content.data) >= _MIN_DELTA:
-            parts, far = self._delta(at, content.data, [name for name in (base, strand.newest) if name is not None])
-        data = strand.add(*(parts or recipe(content.data)))
+            made = self._delta(at, content.data, strand.newest, base)
+        data = strand.add(*(recipe(content.data) if made is None else (made.recipe,)))
         self._conn.execute("INSERT INTO pieces (strand, place, data) VALUES (?, ?, ?)", (*at, data))
         self._conn.execute(
             "INSERT INTO blobs (digest, size, codec, strand, place) VALUES (?, ?, ?, ?, ?)",
@@ -114,7 +128,7 @@ class BlobStore:
         )
         if content.grows:
             strand.newest = content.digest
-            self._remember(content.digest, _Recent(content.data, at, far))
+            self._remember(content.digest, _Recent(content.data, at, 0 if made is None else made.far))
 
     def _has(self, digest: str) -> bool:
         return self._conn.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
@@ -139,21 +153,25 @@ class BlobStore:
         last = (strand.strand, strand.places - 1)
         return self._conn.execute("SELECT 1 FROM pieces WHERE strand = ? AND place = ?", last).fetchone() is not None
 
-    def _delta(self, at: Place, data: bytes, names: list[str]) -> tuple[tuple[bytes] | None, int]:
-        """The shortest recipe of a body from one of some older ones, and how many rows of other strands it needs."""
-        made: list[tuple[bytes, int]] = []
-        for name in dict.fromkeys(names):
-            old = self._recall(name)
-            if old is None:
-                continue
-            far = old.far if old.at.strand == at.strand else old.far + old.at.place + 1
-            one = delta_recipe(at, Base(old.at, far), old.data, data) if far <= MAX_FAR else None
-            if one is not None:
-                made.append((one, far))
-        if not made:
-            return None, 0
-        shortest, far = min(made, key=lambda one: len(one[0]))
-        return (shortest,), far
+    def _delta(self, at: Place, data: bytes, newest: str | None, base: Callable[[], str | None]) -> _Made | None:
+        """The shortest recipe of a body from an older one."""
+        made = self._from(at, data, newest)
+        if made is not None and len(made.recipe) * _ENOUGH <= len(data):
+            return made
+        name = base()
+        other = None if name == newest else self._from(at, data, name)
+        if made is None or other is None:
+            return made or other
+        return min(made, other, key=lambda one: len(one.recipe))
+
+    def _from(self, at: Place, data: bytes, name: str | None) -> _Made | None:
+        """The recipe of a body from an older one, if that makes it smaller."""
+        old = None if name is None else self._recall(name)
+        if old is None:
+            return None
+        far = old.far if old.at.strand == at.strand else old.far + old.at.place + 1
+        made = delta_recipe(at, Base(old.at, far), old.data, data) if far <= MAX_FAR else None
+        return None if made is None else _Made(made, far)
 
     def _recall(self, digest: str) -> _Recent | None:
         """An older body of a strand that is in the log as this transaction sees it."""
