@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from cellmeter_proxy import canonical
-from cellmeter_proxy.blobs import Content
+from cellmeter_proxy.blobs import Content, arrivals
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import Log, digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
@@ -146,7 +145,7 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
     blobs = [make_content(stored)]
     timeline = None
     if watcher.frames is not None:
-        timeline = make_content(msgspec.json.encode([(round(at, 1), size) for at, size in watcher.timeline]))
+        timeline = make_content(arrivals.timeline(watcher.timeline))
         blobs.append(timeline)
     row = replace(
         row,

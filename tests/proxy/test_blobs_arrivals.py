@@ -5,8 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellmeter_proxy.blobs.arrivals import pack, unpack
+from cellmeter_proxy.blobs.arrivals import pack, timeline, unpack
 from cellmeter_proxy.blobs.ints import Cursor, column, number
+
+
+def test_a_timeline_is_json_to_a_tenth_of_a_millisecond() -> None:
+    assert timeline([(0.04, 3), (12.3499, 100), (70.0, 1)]) == b"[[0.0,3],[12.3,100],[70.0,1]]"
+    assert timeline([]) == b"[]"
 
 
 def test_a_timeline_is_its_gaps_and_its_sizes_less_what_all_frames_have() -> None:

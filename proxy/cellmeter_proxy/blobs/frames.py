@@ -24,6 +24,8 @@ _ANY_MARK: Final = re.compile(b"[\x01-\x07]")
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
 _SHORTEST: Final = 12
 _LONGEST: Final = 4096
+_LONG: Final = 128
+_NEEDLE: Final = 32
 _SAMPLES: Final = (5, 2, 8)
 """Where in the stream frames are looked at, in tenths of it."""
 
@@ -45,13 +47,23 @@ def split(content: bytes) -> Split | None:
         return None
     marked = content
     for mark, between in zip(_MARKS, repeated, strict=False):
-        marked = marked.replace(between, mark)
+        marked = _replace(marked, between, mark)
     kinds = marked.translate(None, _OTHERS)
     pieces = _ANY_MARK.split(marked) if len(repeated) > 1 else marked.split(_MARKS[0])
     texts = [pieces[at] for at in _order(kinds)]
     table = [number(len(repeated)), *(number(len(between)) + between for between in repeated)]
     table += [number(len(kinds)), kinds, column([len(text) for text in texts])]
     return Split(b"".join(table), b"".join(texts))
+
+
+def _replace(content: bytes, between: bytes, mark: bytes) -> bytes:
+    """``content.replace(between, mark)``, give or take overlaps; a long text is found by its end, in half the time."""
+    if len(between) <= _LONG:
+        return content.replace(between, mark)
+    front, end = between[:-_NEEDLE], between[-_NEEDLE:]
+    *parts, last = content.split(end)
+    marked = [part[: -len(front)] + mark if part.endswith(front) else part + end for part in parts]
+    return b"".join((*marked, last))
 
 
 def join(cursor: Cursor) -> bytes:
@@ -125,6 +137,9 @@ def _between(one: bytes, other: bytes, end: bytes) -> list[bytes]:
         one_end, other_end = one[: one.rfind(b'"') + 1], other[: other.rfind(b'"') + 1]
         size = common_suffix(one_end, other_end, min(len(one_end), len(other_end)))
         inner.append(_cut_forward(one_end[len(one_end) - size :]))
+    # Where there is but one text in the middle, both are what stands beside it.
+    if len({between.strip(b'",:') for between in inner}) == 1:
+        inner = inner[:1]
     return [around, *inner]
 
 

@@ -26,6 +26,7 @@ WHOLE: Final = "zstd"
 STRAND: Final = "strand"
 _KEPT: Final = 8
 _KEPT_BYTES: Final = 32 * 1024 * 1024
+_BUILT_BYTES: Final = 16 * 1024 * 1024
 _MAX_WINDOW: Final = 1 << 27
 
 
@@ -79,8 +80,8 @@ class _Strand:
 class BlobReader:
     """Gives the exact bytes that are stored under a digest.
 
-    It remembers the strands that it read last, so that bodies that are read in the order in which they were stored
-    cost one row each. It belongs to the thread of its connection.
+    It remembers the strands and the bodies that it read last, so that bodies that are read in the order in which they
+    were stored cost one row and one older body each. It belongs to the thread of its connection.
     """
 
     def __init__(self, conn: sqlite3.Connection) -> None:
@@ -89,6 +90,8 @@ class BlobReader:
         # A log of a version before strands has no such columns, and no such bodies.
         self._place = "strand, place" if "strand" in there else "NULL, NULL"
         self._strands: OrderedDict[int, _Strand] = OrderedDict()
+        self._built: OrderedDict[Place, bytes] = OrderedDict()
+        self._built_bytes = 0
 
     def read(self, digest: str) -> bytes:
         """The content stored under a digest.
@@ -112,7 +115,7 @@ class BlobReader:
         try:
             if codec == WHOLE:
                 return zstandard.ZstdDecompressor().decompress(data, max_output_size=max(size, 1))
-            return b"".join(self._pieces(_Range(Place(strand, place), 0, size)))
+            return self._build(Place(strand, place), size)
         except (ValueError, TypeError, MemoryError, zstandard.ZstdError) as error:
             raise CellmeterError(f"the content {digest} cannot be built: {error}") from None
 
@@ -143,6 +146,16 @@ class BlobReader:
         body = self._body(at)
         return body.base.far if isinstance(body, Delta) else 0
 
+    def _build(self, at: Place, size: int) -> bytes:
+        body = self._built.get(at)
+        if body is None or len(body) != size:
+            self._built_bytes -= len(self._built.pop(at, b""))
+            body = self._built[at] = b"".join(self._pieces(_Range(at, 0, size)))
+            self._built_bytes += size
+            while self._built_bytes > _BUILT_BYTES:
+                self._built_bytes -= len(self._built.popitem(last=False)[1])
+        return body
+
     def _pieces(self, wanted: _Range) -> Iterator[bytes]:
         """The bytes of a stretch of a body, from as many older bodies as it was built from."""
         todo: list[_Range | bytes] = [wanted]
@@ -151,7 +164,7 @@ class BlobReader:
             if isinstance(part, bytes):
                 yield part
                 continue
-            body = self._body(part.at)
+            body = self._built.get(part.at) or self._body(part.at)
             if isinstance(body, Delta):
                 self._check(part.at, body)
                 parts = _cut(body, part.start, part.start + part.size)
