@@ -228,11 +228,11 @@ class Log:
                 "SELECT request_blob FROM calls WHERE session = ? AND prefix_hash = ? ORDER BY rowid DESC LIMIT 1",
                 (session, link),
             ).fetchone()
-            if row is not None:
+            if row is not None and row[0] is not None:
                 return str(row[0])
         newest = "SELECT request_blob FROM calls WHERE session = ? ORDER BY seq DESC LIMIT 1"
         row = self.conn.execute(newest, (session,)).fetchone()
-        return None if row is None else row[0]
+        return None if row is None or row[0] is None else str(row[0])
 
     def recover(self) -> int:
         """Mark the open rows of processes that are gone as ``interrupted``, and return how many."""

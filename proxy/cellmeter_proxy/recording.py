@@ -24,7 +24,7 @@ from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
 
-_MAX_OWED_BYTES: Final = 256 * 1024
+_MAX_OWED_BYTES: Final = 1024 * 1024
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Call: (

@@ -142,6 +142,18 @@ def test_a_body_whose_transaction_was_rolled_back_is_no_part_of_what_follows(log
         assert [reading.blob(digest) for digest in (again, first, third)] == [SECOND, FIRST, SECOND + b" "]
 
 
+def test_a_body_that_was_lost_here_and_stored_by_another_recorder_is_found_where_that_one_put_it(log: Log) -> None:
+    keep(log, FIRST, line="other")
+    log.conn.execute("BEGIN")
+    lost = keep(log, SECOND)
+    log.conn.execute("ROLLBACK")
+    with Log.create(log.path, "process") as other:
+        assert keep(other, SECOND) == lost
+    third = keep(log, SECOND + b" ", base=lost)
+    with Log.read(log.path) as reading:
+        assert reading.blob(third) == SECOND + b" "
+
+
 def test_a_full_strand_is_followed_by_one_that_goes_on_from_it(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_PLACES", 4)
     bodies = {keep(log, turn.request): turn.request for turn in session("responses", 14)}
@@ -187,7 +199,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STEPS)
 def test_whatever_is_stored_is_read(
     tmp_path: Path, steps: list[tuple[str, list[tuple[int, int, bytes]], bool, str]]

@@ -1,16 +1,20 @@
 """The rows of a call, derived from literal bytes."""
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from cellmeter_proxy.log import digest_of, make_content
+from cellmeter_proxy.log import Log, digest_of, make_content, writer_name
 from cellmeter_proxy.outcome import Broken, Head
-from cellmeter_proxy.record import Attempt, Call
-from cellmeter_proxy.recording import Answer, prepare_close, prepare_open, printable
+from cellmeter_proxy.record import Attempt, Call, Piece, new_id
+from cellmeter_proxy.recording import Answer, open_call, prepare_close, prepare_open, printable
 from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.scripted.session import session
 from cellmeter_proxy.watch import watch
+from cellmeter_proxy.writer import LogWriter
 
 SECRET = "not-a-shape-7731"
 REDACTOR = Redactor([SECRET])
@@ -63,6 +67,24 @@ def test_a_compressed_stream_without_a_secret_is_stored_as_it_came() -> None:
     prepared = prepare_close(call(stream=True), Answer(HEAD, watcher, broken), REDACTOR)
     assert prepared.blobs[0] == make_content(packed)
     assert (prepared.call.outcome, prepared.call.error, prepared.call.redactions) == ("timeout", "it fell silent", 0)
+
+
+async def test_a_request_is_stored_as_what_is_new_since_the_one_whose_history_it_goes_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    (first, second), (other, _) = session("chat.completions", 2, seed=1), session("chat.completions", 2, seed=2)
+    rows = []
+    for bodies in ([first.request, other.request], [second.request]):  # the recorder is restarted in between
+        writer = await LogWriter.open(path)
+        rows += [
+            await open_call(writer, replace(call(), call_id=new_id(), writer=writer_name()), body, REDACTOR)
+            for body in bodies
+        ]
+        await writer.aclose()
+    assert [(row.seq, row.new_messages) for row in rows] == [(1, 2), (2, 2), (3, 2)]
+    with Log.read(path) as log:
+        assert [log.blob(row.request_blob or "") for row in rows] == [first.request, other.request, second.request]
+        sizes = [len(piece.data) for piece in log.rows(Piece)]
+    assert sizes[2] * 3 < min(sizes[:2])
 
 
 def test_what_others_wrote_is_masked_and_made_storable() -> None:

@@ -61,16 +61,16 @@ def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
     return b"".join((*head, *texts, new[end:]))
 
 
-def recipe(content: bytes) -> tuple[bytes, bytes]:
-    """The recipe of a body by itself, in two parts whose bytes are of different kinds."""
+def recipe(content: bytes) -> tuple[bytes, ...]:
+    """The recipe of a body by itself, in parts whose bytes are of different kinds."""
     if content.startswith(b"[["):
         packed = arrivals.pack(content)
         if packed is not None:
-            return bytes([ARRIVALS]), packed
+            return (bytes([ARRIVALS]) + packed,)
     split = frames.split(content)
     if split is not None:
         return bytes([FRAMES]) + split.table, split.texts
-    return bytes([PLAIN]), content
+    return (bytes([PLAIN]) + content,)
 
 
 def read_recipe(at: Place, data: bytes) -> bytes | Delta:

@@ -22,10 +22,11 @@ MAX_STRAND_BYTES: Final = 8 * 1024 * 1024
 MAX_FAR: Final = 2048
 """So many rows of other strands may have to be read for a body, before it is stored by itself again."""
 _MAX_OPEN: Final = 64
-_MAX_RECENT_BYTES: Final = 64 * 1024 * 1024
+_MAX_RECENT_BYTES: Final = 32 * 1024 * 1024
 _MIN_DELTA: Final = 256
 _ENOUGH: Final = 8
 """A recipe this many times smaller than its body will not be much smaller from another base."""
+_NAME_BYTES: Final = 6
 _PARAMETERS: Final = {"window_log": 20, "hash_log": 16, "chain_log": 15}
 _LEVEL: Final = 3
 """Measured with ``benchmarks/storage.py``: the default tables of this level are 2 % smaller and take 0.4 MB more."""
@@ -62,9 +63,8 @@ class _Made(NamedTuple):
 class _Open:
     """A strand that this process goes on writing."""
 
-    def __init__(self, compressor: zstandard.ZstdCompressor) -> None:
-        # Chosen by chance, so that two processes never write the same one, nor two logs that are merged later.
-        self.strand = int.from_bytes(os.urandom(6), "big") >> 1 or 1
+    def __init__(self, strand: int, compressor: zstandard.ZstdCompressor) -> None:
+        self.strand = strand
         self.places = 0
         self.size = 0
         self.newest: str | None = None
@@ -137,21 +137,29 @@ class BlobStore:
         """The strand that a line goes on with."""
         strand = self._open.get(line)
         before = None if strand is None else strand.newest
-        if strand is None or strand.is_full or not self._is_there(strand):
+        if strand is None or strand.is_full or not self._goes_on(strand):
             # A compressor's tables are megabytes that the system has to clear: one that is done with is used again.
             spent = strand
             if spent is None and len(self._open) >= _MAX_OPEN:
                 spent = self._open.popitem(last=False)[1]
-            strand = self._open[line] = _Open(_compressor() if spent is None else spent.compressor)
+            strand = self._open[line] = _Open(self._name(), _compressor() if spent is None else spent.compressor)
             strand.newest = before
         self._open.move_to_end(line)
         return strand
 
-    def _is_there(self, strand: _Open) -> bool:
-        if not strand.places:
-            return True
-        last = (strand.strand, strand.places - 1)
-        return self._conn.execute("SELECT 1 FROM pieces WHERE strand = ? AND place = ?", last).fetchone() is not None
+    def _goes_on(self, strand: _Open) -> bool:
+        """Whether all that was added to a strand is in the log."""
+        return not strand.places or self._has_piece(Place(strand.strand, strand.places - 1))
+
+    def _name(self) -> int:
+        """The name of a new strand: by chance, so that it is no other's, here or in a log that is merged with this."""
+        while True:
+            name = int.from_bytes(os.urandom(_NAME_BYTES), "big")
+            if not self._has_piece(Place(name, 0)):
+                return name
+
+    def _has_piece(self, at: Place) -> bool:
+        return self._conn.execute("SELECT 1 FROM pieces WHERE strand = ? AND place = ?", at).fetchone() is not None
 
     def _delta(self, at: Place, data: bytes, newest: str | None, base: Callable[[], str | None]) -> _Made | None:
         """The shortest recipe of a body from an older one."""
@@ -187,7 +195,7 @@ class BlobStore:
             return known
         try:
             known = _Recent(self._reader.read(digest), at, self._reader.far(at))
-        except (CellmeterError, ValueError, zstandard.ZstdError):
+        except (CellmeterError, ValueError):
             return None
         self._remember(digest, known)
         return known
