@@ -24,7 +24,7 @@ from cellmeter_proxy.errors import CellmeterError
 
 WHOLE: Final = "zstd"
 STRAND: Final = "strand"
-_KEPT: Final = 8
+_KEPT: Final = 16
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 _BUILT_BYTES: Final = 16 * 1024 * 1024
 _MAX_WINDOW: Final = 1 << 27
