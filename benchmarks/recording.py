@@ -203,7 +203,7 @@ def write(log: Log, group: list[Prepared], put: Callable[[Log, Prepared], object
     log.conn.execute("BEGIN IMMEDIATE")
     for one in group:
         for blob in one.blobs:
-            log.put_blob(blob)
+            log.keep(blob, one.call.session)
         put(log, one)
     log.conn.execute("COMMIT")
 

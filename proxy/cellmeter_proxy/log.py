@@ -20,6 +20,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 import zstandard
 
+from cellmeter_proxy.blobs import BlobReader, BlobStore, Content
 from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
@@ -60,6 +61,8 @@ class Log:
         self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
         self._rows = _CallRows()
         self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
+        self._reader = BlobReader(conn)
+        self._store = BlobStore(conn, self._reader)
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -127,16 +130,14 @@ class Log:
 
         Raises:
             KeyError: nothing is stored under it.
+            CellmeterError: it cannot be read, or something that it is built from is not there.
 
         """
-        row = next(self.rows(BlobRow, "digest = ?", (digest,)), None)
-        if row is None:
-            raise KeyError(digest)
-        return zstandard.ZstdDecompressor().decompress(row.data, max_output_size=max(row.size, 1))
+        return self._reader.read(digest)
 
     def stored(self) -> list[tuple[str, int]]:
         """Digest and size of everything that is stored, in the order in which reading it costs least."""
-        return self.conn.execute("SELECT digest, size FROM blobs ORDER BY rowid").fetchall()
+        return self._reader.stored()
 
     # Writing; the caller holds a transaction, or accepts one per statement
 
@@ -155,6 +156,17 @@ class Log:
         """Store content once; a second copy of the same content is nothing new."""
         statements = self._statements[BlobRow]
         self.conn.execute(statements.insert_once, statements.encode(blob))
+
+    def keep(self, content: Content, session: str, link: str | None = None) -> None:
+        """Store a body of a session once, as what is new in it; see ``blobs``.
+
+        Args:
+            content: what to store.
+            session: the bodies of one are compressed together.
+            link: of a request, the last link of its prefix chain that an earlier call of the session ended in, if any.
+
+        """
+        self._store.put(content, session, lambda: self.base_of(session, link))
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
@@ -201,6 +213,22 @@ class Log:
             (msgspec.json.encode(links).decode(), session),
         )
         return {str(row[0]) for row in rows}
+
+    def base_of(self, session: str, link: str | None) -> str | None:
+        """Digest of the body that a request is likely to go on from: the newest of its session that ended in a link.
+
+        Where none did, or there is no link, that of the newest call.
+        """
+        if link is not None:
+            row = self.conn.execute(
+                "SELECT request_blob FROM calls WHERE session = ? AND prefix_hash = ? ORDER BY rowid DESC LIMIT 1",
+                (session, link),
+            ).fetchone()
+            if row is not None and row[0] is not None:
+                return str(row[0])
+        newest = "SELECT request_blob FROM calls WHERE session = ? ORDER BY seq DESC LIMIT 1"
+        row = self.conn.execute(newest, (session,)).fetchone()
+        return None if row is None or row[0] is None else str(row[0])
 
     def recover(self) -> int:
         """Mark the open rows of processes that are gone as ``interrupted``, and return how many."""
@@ -294,6 +322,11 @@ def make_blob(content: bytes) -> BlobRow:
         size=len(content),
         data=zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content),
     )
+
+
+def make_content(data: bytes, *, grows: bool = False) -> Content:
+    """A body with its digest."""
+    return Content(digest_of(data), data, grows)
 
 
 def digest_of(content: bytes) -> str:

@@ -122,7 +122,7 @@ class Call(Record, frozen=True, kw_only=True):
     request_blob: str | None = None
     response_blob: str | None = None
     timeline_blob: str | None = None
-    """Arrival offset (ms) and size of every chunk of the answer, as JSON pairs."""
+    """Arrival offset (ms, to a tenth) and size of every chunk of the answer, as JSON pairs."""
     request_encoding: str | None = None
     response_encoding: str | None = None
     response_type: str | None = None
@@ -383,7 +383,20 @@ class BlobRow(Record, frozen=True, kw_only=True):
     digest: str
     size: int
     """Bytes before compression."""
-    codec: Literal["zstd"] = "zstd"
+    codec: Literal["zstd", "strand"] = "zstd"
+    """``zstd`` for content that stands by itself in ``data``, ``strand`` for a body at a place in a strand."""
     base: str | None = None
-    """Digest of the blob that this one is compressed against, if any."""
+    """Not used."""
+    strand: int | None = None
+    place: int | None = None
+    data: bytes | None = None
+
+
+class Piece(Record, frozen=True, kw_only=True):
+    """A piece of a strand (table ``pieces``); see ``blobs.strands``. It never changes, in whatever log it stands."""
+
+    strand: int
+    """A name that no other strand has, in any log."""
+    place: int
+    """Position within the strand, from 0, without gaps."""
     data: bytes

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from cellmeter_proxy import canonical
+from cellmeter_proxy.blobs import Content, arrivals
 from cellmeter_proxy.encodings import decode
-from cellmeter_proxy.log import Log, digest_of, make_blob
+from cellmeter_proxy.log import Log, digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record, now_us
+from cellmeter_proxy.record import Attempt, Call, Dialect, Record, now_us
 from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
 
-_MAX_OWED_BYTES: Final = 256 * 1024
+_MAX_OWED_BYTES: Final = 1024 * 1024
 _FEW: Final = 8
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
@@ -58,7 +58,7 @@ class Prepared(NamedTuple):
     """A row, the content it refers to, its attempts, and the chain over its messages, oldest first."""
 
     call: Call
-    blobs: list[BlobRow]
+    blobs: list[Content]
     attempts: Sequence[Attempt] = ()
     prefix: Sequence[str] = ()
 
@@ -160,12 +160,12 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
     request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
     facts = request_facts(call.dialect, call.endpoint, request)
     stored, masked = redactor.bytes(body if plain is None else plain)
-    blob = make_blob(stored if masked else body)
+    blob = make_content(stored if masked else body, grows=True)
     row = replace(
         call,
         request_model=facts.model,
         stream=facts.stream,
-        body_hash=digest_of(body),
+        body_hash=digest_of(body) if masked else blob.digest,
         request_hash=canonical.hash_of(request),
         sent_hash=None if sent is None else digest_of(sent),
         prefix_hash=facts.prefix[-1] if facts.prefix else None,
@@ -186,10 +186,10 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
     watcher = answer.watcher
     row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
     stored, masked = _redacted(watcher, call.dialect, redactor)
-    blobs = [make_blob(stored)]
+    blobs = [make_content(stored)]
     timeline = None
     if watcher.frames is not None:
-        timeline = make_blob(msgspec.json.encode([(round(at, 3), size) for at, size in watcher.timeline]))
+        timeline = make_content(arrivals.timeline(watcher.timeline))
         blobs.append(timeline)
     row = replace(
         row,
@@ -225,15 +225,17 @@ def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[b
 
 
 def _write_open(log: Log, prepared: Prepared) -> Call:
+    session, prefix = prepared.call.session, prepared.prefix
+    new = _new_messages(log, session, prefix)
     for blob in prepared.blobs:
-        log.put_blob(blob)
-    call = replace(prepared.call, new_messages=_new_messages(log, prepared.call.session, prepared.prefix))
+        log.keep(blob, session, prefix[-1 - new] if new is not None and new < len(prefix) else None)
+    call = replace(prepared.call, new_messages=new)
     return replace(call, seq=log.open_call(call))
 
 
 def _write_close(log: Log, prepared: Prepared) -> Call:
     for blob in prepared.blobs:
-        log.put_blob(blob)
+        log.keep(blob, prepared.call.session)
     log.close_call(prepared.call, prepared.attempts)
     return prepared.call
 

@@ -17,13 +17,14 @@ from cellmeter_proxy.record import (
     Call,
     Cell,
     Egress,
+    Piece,
     Record,
     ScoreRow,
     Span,
     Sweep,
 )
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 TABLES: Final[dict[type[Record], str]] = {
     Sweep: "sweeps",
@@ -31,6 +32,7 @@ TABLES: Final[dict[type[Record], str]] = {
     Call: "calls",
     Attempt: "attempts",
     BlobRow: "blobs",
+    Piece: "pieces",
     Span: "spans",
     Artifact: "artifacts",
     Egress: "egress",
@@ -81,7 +83,8 @@ def migrate(db: Database) -> None:
     Does nothing where it is there already.
     """
     set_ = Migrations("cellmeter")
-    for step in (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools):
+    steps = (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools, _m005_strands)
+    for step in steps:
         set_(name=step.__name__.lstrip("_"))(step)
     set_.apply(db)
 
@@ -109,7 +112,7 @@ def _m001_first(db: Database) -> None:
     calls.create_index(["state"])
     calls.create_index(["session", "prefix_hash"])
     _create(db, Attempt, ("call_id", "n"))
-    _create(db, BlobRow, "digest")
+    _create(db, BlobRow, "digest", without=frozenset({"strand", "place"}))
     _create(db, Span, "span_id").create_index(["cell_id", "cell_attempt"])
     _create(db, Artifact, ("cell_id", "cell_attempt", "name"))
     _create(db, Egress, None)
@@ -126,3 +129,11 @@ def _m003_attached_to(db: Database) -> None:
 
 def _m004_provider_tools(db: Database) -> None:
     cast("Table", db["calls"]).add_column("provider_tools", str)
+
+
+def _m005_strands(db: Database) -> None:
+    blobs = cast("Table", db["blobs"])
+    blobs.add_column("strand", int)
+    blobs.add_column("place", int)
+    # No primary key: such an index would repeat what this one has.
+    _create(db, Piece, None).create_index(["strand", "place"], unique=True)

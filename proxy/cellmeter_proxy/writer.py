@@ -113,7 +113,7 @@ class LogWriter:
         if self._closed:
             future.set_exception(LogUnwritableError(f"the log {self.path} is closed"))
             return future
-        job = Job(prepare, apply, future, otherwise, aside)
+        job = Job(prepare, apply, future, otherwise, aside or size > _LARGE)
         self._unsettled += 1
         self._unfolded += size // 2 + _ROW_BYTES
         if size > _LARGE:

@@ -186,6 +186,9 @@ def first_version(tmp_path: Path) -> Path:
             "ALTER TABLE calls DROP COLUMN message_count;"
             "ALTER TABLE calls DROP COLUMN attached_to;"
             "ALTER TABLE calls DROP COLUMN provider_tools;"
+            "ALTER TABLE blobs DROP COLUMN strand;"
+            "ALTER TABLE blobs DROP COLUMN place;"
+            "DROP TABLE pieces;"
             "UPDATE meta SET value = '1' WHERE key = 'schema_version';"
             "DELETE FROM _sqlite_migrations WHERE name <> 'm001_first'"
         )

@@ -374,7 +374,7 @@ def test_a_damaged_page_is_the_fault_of_the_log_that_has_it(written: Written, tm
     with closing(sqlite3.connect(source)) as conn:
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     damaged = bytearray(source.read_bytes())
-    sought = b"call100x" if content == "calls" else make_blob(b"100" * 400).data
+    sought = b"call100x" if content == "calls" else make_blob(b"100" * 400).data or b""
     page = damaged.find(sought) // 4096 * 4096
     damaged[page : page + 4096] = b"\xff" * 4096
     source.write_bytes(damaged)

@@ -8,11 +8,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from cellmeter_proxy.log import digest_of, make_blob
+from cellmeter_proxy.log import Log, digest_of, make_content, writer_name
 from cellmeter_proxy.outcome import Broken, Head
-from cellmeter_proxy.record import Attempt, Call
+from cellmeter_proxy.record import Attempt, Call, Piece, new_id
 from cellmeter_proxy.recording import Answer, close_call, open_call, prepare_close, prepare_open, printable
 from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.scripted.session import session
 from cellmeter_proxy.watch import watch
 from cellmeter_proxy.writer import LogWriter
 
@@ -43,13 +44,13 @@ def test_a_request_is_described_by_what_it_says_and_stored_as_it_came(encoding: 
     assert (row.body_hash, row.sent_hash) == (digest_of(body), digest_of(b"other"))
     assert row.request_hash == prepare_open(call(), BODY, REDACTOR).call.request_hash
     assert (row.prefix_hash,) == tuple(prepared.prefix)
-    assert prepared.blobs == [make_blob(body)]
+    assert prepared.blobs == [make_content(body, grows=True)]
 
 
 def test_a_request_that_cannot_be_read_is_stored_all_the_same() -> None:
     prepared = prepare_open(call(request_encoding="gzip"), b"\x1f\x8bnonsense", REDACTOR)
     assert (prepared.call.request_model, prepared.call.stream, prepared.call.request_hash) == (None, None, None)
-    assert prepared.blobs == [make_blob(b"\x1f\x8bnonsense")]
+    assert prepared.blobs == [make_content(b"\x1f\x8bnonsense", grows=True)]
 
 
 def test_a_secret_spread_over_a_compressed_stream_is_masked_in_what_is_stored() -> None:
@@ -58,7 +59,7 @@ def test_a_secret_spread_over_a_compressed_stream_is_masked_in_what_is_stored() 
     watcher.feed(gzip.compress(stream), 1.0)
     watcher.finish()
     prepared = prepare_close(call(stream=True), Answer(HEAD, watcher), REDACTOR)
-    assert prepared.blobs[0] == make_blob(delta("*" * 7) + delta("*" * 9))
+    assert prepared.blobs[0] == make_content(delta("*" * 7) + delta("*" * 9))
     assert (prepared.call.redactions, prepared.call.response_bytes) == (1, len(gzip.compress(stream)))
 
 
@@ -69,8 +70,26 @@ def test_a_compressed_stream_without_a_secret_is_stored_as_it_came() -> None:
     watcher.finish()
     broken = Broken("timeout", "it fell silent")
     prepared = prepare_close(call(stream=True), Answer(HEAD, watcher, broken), REDACTOR)
-    assert prepared.blobs[0] == make_blob(packed)
+    assert prepared.blobs[0] == make_content(packed)
     assert (prepared.call.outcome, prepared.call.error, prepared.call.redactions) == ("timeout", "it fell silent", 0)
+
+
+async def test_a_request_is_stored_as_what_is_new_since_the_one_whose_history_it_goes_on_from(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    (first, second), (other, _) = session("chat.completions", 2, seed=1), session("chat.completions", 2, seed=2)
+    rows = []
+    for bodies in ([first.request, other.request], [second.request]):  # the recorder is restarted in between
+        writer = await LogWriter.open(path)
+        rows += [
+            await open_call(writer, replace(call(), call_id=new_id(), writer=writer_name()), body, REDACTOR)
+            for body in bodies
+        ]
+        await writer.aclose()
+    assert [(row.seq, row.new_messages) for row in rows] == [(1, 2), (2, 2), (3, 2)]
+    with Log.read(path) as log:
+        assert [log.blob(row.request_blob or "") for row in rows] == [first.request, other.request, second.request]
+        sizes = [len(piece.data) for piece in log.rows(Piece)]
+    assert sizes[2] * 3 < min(sizes[:2])
 
 
 def test_what_others_wrote_is_masked_and_made_storable() -> None:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from cellmeter_proxy.canonical import request_hash
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Log, digest_of, make_blob, writer_name
+from cellmeter_proxy.log import Log, digest_of, make_blob, make_content, writer_name
 from cellmeter_proxy.record import Artifact, Attempt, BlobRow, Call, Cell, Egress, Record, ScoreRow, Span, Sweep
 from cellmeter_proxy.schema import TABLES, columns
 from cellmeter_scoring.testing import CELL_ID, START, make_attempt, make_call, make_cell
@@ -422,6 +422,26 @@ def test_a_damaged_index_is_found_although_no_row_is_lost(log: Log) -> None:
     damaged[(page - 1) * 4096 + 8 : page * 4096] = b"\xff" * 4088
     path.write_bytes(damaged)
     assert {finding.kind for finding in verify(path)} == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("tamper", "says"),
+    [
+        ("DELETE FROM pieces WHERE place = 0", "piece 0 of strand"),
+        ("UPDATE pieces SET data = x'0011' WHERE place = 0", "cannot be built"),
+        ("UPDATE blobs SET place = 0 WHERE place = 1", "a blob is not the content that its digest names"),
+        ("UPDATE blobs SET codec = 'later' WHERE place = 1", "which this cellmeter cannot read"),
+    ],
+)
+def test_bodies_of_a_strand_are_built_and_their_digests_derived_again(log: Log, tamper: str, says: str) -> None:
+    first, second = make_content(REQUEST + b"0" * 300, grows=True), make_content(REQUEST + b"1" * 300, grows=True)
+    for content in (first, second):
+        log.keep(content, "s")
+    assert verify(log) == []
+    log.conn.execute(tamper)
+    [*_, finding] = verify(log.path)
+    assert (finding.kind, finding.ids) == ("digest", [second.digest])
+    assert says in finding.message
 
 
 def test_a_missing_log_is_refused(tmp_path: Path) -> None:

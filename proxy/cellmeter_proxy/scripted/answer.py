@@ -1,5 +1,6 @@
 """One answer on its way to the wire, and what all dialects need to write it."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ CREATED: Final = 1_767_225_600
 """The time that every answer bears, so that two runs give the same bytes."""
 
 DONE: Final = b"data: [DONE]\n\n"
+_WORDS: Final = re.compile(r" ?\w{1,8}|\s+|[^\w\s]{1,3}")
 
 
 class Answer(Record, frozen=True, kw_only=True):
@@ -44,7 +46,9 @@ def arguments(call: ToolCall) -> str:
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
-    """The text in streamed deltas."""
+    """The text in streamed deltas, of so many characters; where that is 0, of a word or so each, as tokens are."""
+    if not size:
+        return (match[0] for match in _WORDS.finditer(text))
     return (text[i : i + size] for i in range(0, len(text), size))
 
 

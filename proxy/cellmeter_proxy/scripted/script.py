@@ -78,7 +78,7 @@ class Turn(Record, frozen=True, kw_only=True):
     verbatim: Sequence[bytes] | None = None
     """Sent as they are instead of all the above, frame by frame."""
     piece: int = 24
-    """Characters per streamed delta."""
+    """Characters per streamed delta; 0 for a word or so in each."""
     fault: Fault | None = None
 
     @property

@@ -1,0 +1,107 @@
+"""How a body is built: the bytes that a strand keeps of it. Pure.
+
+The first byte says what follows.
+
+- ``PLAIN``: the body.
+- ``DELTA``: stretches copied from an older body, and the texts between them.
+- ``FRAMES``: an event stream, see ``frames``.
+- ``ARRIVALS``: a timeline, see ``arrivals``.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from cellmeter_proxy.blobs import arrivals, frames
+from cellmeter_proxy.blobs.delta import Copy, diff
+from cellmeter_proxy.blobs.ints import Cursor, number
+
+PLAIN: Final = 0
+DELTA: Final = 1
+FRAMES: Final = 2
+ARRIVALS: Final = 3
+
+
+class Place(NamedTuple):
+    """Where a body stands."""
+
+    strand: int
+    place: int
+
+
+class Base(NamedTuple):
+    """The older body of a delta."""
+
+    at: Place
+    far: int
+    """How many rows of other strands than the delta's own have to be read for it."""
+
+
+class Delta(NamedTuple):
+    """A body as stretches of an older one with texts between them."""
+
+    base: Base
+    copies: Sequence[Copy]
+    texts: bytes
+    """What is not copied, in one piece."""
+
+
+def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
+    """The recipe of the body at a place from an older one; None where they have too little in common."""
+    copies = diff(old, new)
+    if sum(copy.size for copy in copies) * 4 < len(new):
+        return None
+    near = base.at.strand == at.strand
+    back = [number(at.place - base.at.place)] if near else [number(0), number(base.at.strand), number(base.at.place)]
+    head = [bytes([DELTA]), *back, number(base.far), number(len(copies))]
+    texts, end = [], 0
+    for copy in copies:
+        head += [number(copy.at - end), number(copy.source), number(copy.size)]
+        texts.append(new[end : copy.at])
+        end = copy.at + copy.size
+    return b"".join((*head, *texts, new[end:]))
+
+
+def recipe(content: bytes) -> tuple[bytes, ...]:
+    """The recipe of a body by itself, in parts whose bytes are of different kinds."""
+    if content.startswith(b"[["):
+        packed = arrivals.pack(content)
+        if packed is not None:
+            return (bytes([ARRIVALS]) + packed,)
+    split = frames.split(content)
+    if split is not None:
+        return bytes([FRAMES]) + split.table, split.texts
+    return (bytes([PLAIN]) + content,)
+
+
+def read_recipe(at: Place, data: bytes) -> bytes | Delta:
+    """The body at a place, or what to build it from.
+
+    Raises:
+        ValueError: the bytes are no recipe.
+
+    """
+    kind, cursor = data[:1], Cursor(data, 1)
+    match kind:
+        case b"\x00":
+            return data[1:]
+        case b"\x01":
+            return _read_delta(at, cursor)
+        case b"\x02":
+            return frames.join(cursor)
+        case b"\x03":
+            return arrivals.unpack(cursor)
+        case _:
+            raise ValueError(f"there is no recipe of kind {kind.hex() or 'none'}")
+
+
+def _read_delta(at: Place, cursor: Cursor) -> Delta:
+    back = cursor.number()
+    old = Place(at.strand, at.place - back) if back else Place(cursor.number(), cursor.number())
+    if old.place < 0:
+        raise ValueError("it is built from a body before the first of its strand")
+    base = Base(old, cursor.number())
+    copies, end = [], 0
+    for _ in range(cursor.number()):
+        copies.append(Copy(end + cursor.number(), cursor.number(), cursor.number()))
+        end = copies[-1].at + copies[-1].size
+    return Delta(base, copies, cursor.data[cursor.at :])
