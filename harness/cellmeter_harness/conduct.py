@@ -31,7 +31,7 @@ from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.scripted import RateLimit, ScriptedProvider
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_scoring import INFRASTRUCTURE, classify
-from cellmeter_scoring.calls import is_denied, tokens_of
+from cellmeter_scoring.calls import is_refused_throughout, tokens_of
 
 
 class Provider(NamedTuple):
@@ -90,7 +90,7 @@ async def conduct_with(
             spec,
             ProxyRecorder(running),
             sandbox=sandbox,
-            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE, is_denied=is_denied),
+            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE, is_refused_throughout=is_refused_throughout),
             on_event=on_event,
         )
 

@@ -55,7 +55,7 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
     classify: Classify
     infrastructure: Collection[str]
-    is_denied: Callable[[Sequence[Call], Sequence[Attempt]], bool]
+    is_refused_throughout: Callable[[Sequence[Call], Sequence[Attempt]], bool]
     """Whether the calls of a cell all ended in a refusal of the provider's key."""
 
 
@@ -149,7 +149,7 @@ class _Run:
             at_start = self._backoff.start()
             cell = await run_cell(pending.plan, pending.attempt, self._bench)
             self._backoff.end(at_start, starved=cell.failure_class == "rate_limited")
-            self._conclude(pending, cell, self._streaks.add(cell, denied=await self._is_denied(cell)))
+            self._conclude(pending, cell, self._streaks.add(cell, refused=await self._is_refused_throughout(cell)))
 
     async def _may_go_on(self) -> bool:
         """Wait until another cell may be started; whether there is one to be made."""
@@ -188,11 +188,12 @@ class _Run:
         else:
             self._final.append(cell)
 
-    async def _is_denied(self, cell: Cell) -> bool:
-        if not is_failure(cell, self._judge.infrastructure):
+    async def _is_refused_throughout(self, cell: Cell) -> bool:
+        if cell.failure_class != "agent_error" and not is_failure(cell, self._judge.infrastructure):
             return False
-        read, (cell_id, attempt) = self._bench.recorder.read, (cell.cell_id, cell.attempt)
-        return self._judge.is_denied(await read(calls_of(cell_id, attempt)), await read(attempts_of(cell_id, attempt)))
+        read = self._bench.recorder.read
+        calls = await read(calls_of(cell.cell_id, cell.attempt))
+        return self._judge.is_refused_throughout(calls, await read(attempts_of(cell.cell_id, cell.attempt)))
 
     def _leave(self, reason: str, pending: Iterable[Pending]) -> None:
         """Make no further attempt at these cells in this run; the ones that have had one keep it."""

@@ -27,15 +27,15 @@ class Streaks:
     def __init__(self) -> None:
         self._rows: defaultdict[Pair, list[FailureClass]] = defaultdict(list)
 
-    def add(self, cell: Cell, *, denied: bool = False) -> str | None:
+    def add(self, cell: Cell, *, refused: bool = False) -> str | None:
         """Note a finished attempt; the sentence if its pair is to be stopped now.
 
         Args:
             cell: its row.
-            denied: every call of it was refused for the provider's key.
+            refused: every call of it was refused, for the key or for what was asked.
 
         """
-        pair, kind = Pair(cell.agent, cell.model), cell.failure_class if denied else _kind(cell)
+        pair, kind = Pair(cell.agent, cell.model), cell.failure_class if refused else _kind(cell)
         row = self._rows[pair]
         if kind is None or (row and row[-1] != kind):
             row.clear()

@@ -134,14 +134,14 @@ def _trouble_of_connection(*errors: str | None) -> Trouble:
     return Trouble.LOCAL_NETWORK if here else Trouble.PROVIDER
 
 
-def is_denied(calls: Iterable[Call], attempts: Iterable[Attempt]) -> bool:
-    """Whether a model was asked, and every time the provider refused the credentials (HTTP 401, 402, 403 or 407).
+def is_refused_throughout(calls: Iterable[Call], attempts: Iterable[Attempt]) -> bool:
+    """Whether a model was asked, and every call was refused for its credentials, or as malformed or unsupported.
 
-    As long as the key is the same, so is the answer.
+    As long as the key and the agent are the same, so is the answer.
     """
     by_call = attempts_by_call(attempts)
     troubles = [trouble_of(call, by_call.get(call.call_id, [])) for call in model_calls(calls)]
-    return bool(troubles) and set(troubles) == {Trouble.DENIED}
+    return bool(troubles) and set(troubles) <= {Trouble.DENIED, Trouble.REFUSED}
 
 
 def is_answered(call: Call) -> bool:

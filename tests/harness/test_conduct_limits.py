@@ -92,18 +92,24 @@ async def test_a_sweep_that_has_spent_its_budget_leaves_the_rest_unrun_and_knows
     assert events[-1] == SweepFinished(sweep_id="s", cells=4, passed=4, infrastructure=0)
 
 
-@pytest.mark.parametrize("status", [401, 403])
-async def test_a_key_that_the_provider_refuses_stops_each_pair_after_three_cells_with_a_sentence(
-    tmp_path: Path, status: int
+@pytest.mark.parametrize(
+    ("status", "verdict", "why"),
+    [
+        (401, "provider_error", "the only call ended in the provider's refusal of the credentials (HTTP 401)"),
+        (403, "provider_error", "the only call ended in the provider's refusal of the credentials (HTTP 403)"),
+        (400, "agent_error", ""),
+    ],
+)
+async def test_a_key_or_a_request_that_the_provider_refuses_stops_each_pair_after_three_cells_with_a_sentence(
+    tmp_path: Path, status: int, verdict: str, why: str
 ) -> None:
     script = Script(name="refused", turns=[Turn(fault=Fault(status=status))])
     async with ScriptedProvider([script]) as provider:
         text = SWEEP.replace("scripted = true", f'url = "{provider.url}"').replace("repeats = 2", "repeats = 6")
         cells, _, events = await run(tmp_path / "s.toml", text)
-    assert [cell.failure_class for cell in cells] == ["provider_error"] * 3
+    assert [cell.failure_class for cell in cells] == [verdict] * 3
     (left,) = [event for event in events if isinstance(event, CellsLeft)]
-    why = f"the only call ended in the provider's refusal of the credentials (HTTP {status})"
-    assert left.reason == f"reference with scripted/small is stopped after 3 provider_error in a row: {why}"
+    assert left.reason.startswith(f"reference with scripted/small is stopped after 3 {verdict} in a row: {why}")
     assert [cell_id[-4:] for cell_id in left.cells] == ["run4", "run5", "run6"]
 
 

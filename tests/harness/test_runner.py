@@ -47,7 +47,7 @@ def by_the_exit(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) 
 JUDGE = Judge(
     classify=by_the_exit,
     infrastructure=frozenset({"rate_limited", "harness_error", "cancelled"}),
-    is_denied=lambda _calls, _attempts: False,
+    is_refused_throughout=lambda _calls, _attempts: False,
 )
 
 
