@@ -143,7 +143,7 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
         call,
         request_model=facts.model,
         stream=facts.stream,
-        body_hash=digest_of(body),
+        body_hash=digest_of(body) if masked else blob.digest,
         request_hash=canonical.hash_of(request),
         sent_hash=None if sent is None else digest_of(sent),
         prefix_hash=facts.prefix[-1] if facts.prefix else None,
