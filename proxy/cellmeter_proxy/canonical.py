@@ -29,6 +29,7 @@ _quote = json.encoder.encode_basestring
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _DECODER: Final = msgspec.json.Decoder(float_hook=msgspec.Raw)
 _NEGATIVE_ZERO: Final = re.compile(rb"-0(?![0-9.eE])")
+_BEFORE_NUMBERS: Final = b" \t\n\r:,["
 _CONTAINERS: Final = frozenset({dict, list})
 
 
@@ -92,7 +93,7 @@ def _parse(body: bytes) -> Any:
     What it refuses is left to the standard library, which takes lone surrogates and integers of any length.
     """
     try:
-        if _NEGATIVE_ZERO.search(body) is None:
+        if not _has_negative_zero(body):
             return _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -100,6 +101,11 @@ def _parse(body: bytes) -> Any:
         return _decoder().decode(body.decode())
     except (ValueError, RecursionError):
         return NOT_JSON
+
+
+def _has_negative_zero(body: bytes) -> bool:
+    """Whether ``-0`` stands where a number can begin; in a text it may stand there too."""
+    return any(body[found.start() - 1 : found.start()] in _BEFORE_NUMBERS for found in _NEGATIVE_ZERO.finditer(body))
 
 
 def _decoder() -> json.JSONDecoder:
