@@ -252,11 +252,12 @@ async def test_rows_are_synced_before_the_first_and_the_last_bytes_of_their_answ
         disk.apply(event)
         if index in held:
             done.add(held[index].response_id)
-            for number, dice in enumerate([None, chance, chance]):
-                image = tmp_path / f"image-{index}-{number}"
+            for dice in (None, chance):
+                image = tmp_path / "image"
                 disk.lose_power(image, dice)
-                assert done <= closed_in(image), f"{index}-{number}"
-    assert verify(tmp_path / f"image-{max(held)}-0" / "calls.db") == []
+                assert done <= closed_in(image), f"{index} {'half written' if dice else ''}"
+                assert index < max(held) or verify(image / "calls.db") == []
+                shutil.rmtree(image)
 
 
 async def test_without_it_rows_are_written_and_not_synced(
