@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.intact import Files
@@ -19,6 +19,8 @@ from cellmeter_proxy.logfile import BUSY_MS
 
 T = TypeVar("T")
 P = TypeVar("P")
+_CHECKPOINT_BUSY_MS: Final = 200
+"""How long a checkpoint waits for those who write or read; all that is to be written waits with it."""
 
 
 class LogUnwritableError(CellmeterError):
@@ -119,9 +121,15 @@ class Transactor:
         return list(written)
 
     def checkpoint(self) -> list[Settled]:
-        """Bring what the write-ahead file holds into the log, as far as nobody reads it there."""
+        """Bring what the write-ahead file holds into the log, as far as nobody reads it there.
+
+        Nobody writes meanwhile: SQLite before 3.51.3 may damage a log in which another process begins a write-ahead
+        file anew during a checkpoint (https://www.sqlite.org/wal.html#walresetbug).
+        """
+        self._busy_ms = None
         try:
-            self.log.conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self.log.conn.execute(f"PRAGMA busy_timeout={_CHECKPOINT_BUSY_MS}")
+            self.log.conn.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
         except sqlite3.Error:
             return []  # the next write meets the same, and has somebody to tell
         return []

@@ -50,9 +50,9 @@ class LogWriter:
         """How many calls of processes that are gone were found open, and marked so, at the start."""
         self._file = Transactor(log)
         self._syncs = durability == "full"
-        if not self._syncs:
-            # A checkpoint syncs whatever the durability, so that it is not for the event loop's thread.
-            log.conn.execute("PRAGMA wal_autocheckpoint=0")
+        # A checkpoint syncs whatever the durability, so that it is not for the event loop's thread; and SQLite's own is
+        # not for a log that others write, too (see ``Transactor.checkpoint``).
+        log.conn.execute("PRAGMA wal_autocheckpoint=0")
         self._unfolded = 0  # bytes that the write-ahead file has grown by, about
         self._loop = loop
         self._waiting: deque[Job[Any, Any]] = deque()
@@ -210,6 +210,10 @@ class LogWriter:
             self._give_away(self._file.commit, written)
             return
         self._settle(self._file.commit(written))
+        self._fold()
+
+    def _fold(self) -> None:
+        """Have the write-ahead file brought into the log once it has grown."""
         if self._unfolded > _CHECKPOINT_BYTES:
             self._unfolded = 0
             self._give_away(self._file.checkpoint)
@@ -222,6 +226,7 @@ class LogWriter:
     def _come_back(self, done: "asyncio.Future[list[Settled]]") -> None:
         self._away = False
         self._settle(done.result())
+        self._fold()
         self._schedule()
 
     def _settle(self, settled: Sequence[Settled]) -> None:

@@ -35,7 +35,7 @@ PATHS: Final = {"chat": "chat/completions", "messages": "messages", "responses":
 TERMINAL: Final = {"chat": b"data: [DONE]\n\n", "messages": b'"type":"message_stop"}\n\n', "responses": b"}\n\n"}
 SECTOR: Final = 512
 CLIENTS: Final = 4
-ROUNDS: Final = 6
+ROUNDS: Final = 4
 CROWD: Final = 64
 
 
@@ -112,7 +112,7 @@ async def work(port: int) -> list[Held]:
     held: list[Held] = []
     for number in range(ROUNDS):
         calls = [
-            ask(port, dialect, stream=bool((number + n) % 2), text=noise.randbytes(180_000).hex())
+            ask(port, dialect, stream=bool((number + n) % 2), text=noise.randbytes(600_000).hex())
             for n, dialect in enumerate([*PATHS, "chat"][:CLIENTS])
         ]
         held += await asyncio.gather(*calls)
@@ -252,18 +252,19 @@ async def test_rows_are_synced_before_the_first_and_the_last_bytes_of_their_answ
         disk.apply(event)
         if index in held:
             done.add(held[index].response_id)
-            for number, dice in enumerate([None, chance, chance]):
-                image = tmp_path / f"image-{index}-{number}"
+            for dice in (None, chance):
+                image = tmp_path / "image"
                 disk.lose_power(image, dice)
-                assert done <= closed_in(image), f"{index}-{number}"
-    assert verify(tmp_path / f"image-{max(held)}-0" / "calls.db") == []
+                assert done <= closed_in(image), f"{index} {'half written' if dice else ''}"
+                assert index < max(held) or verify(image / "calls.db") == []
+                shutil.rmtree(image)
 
 
 async def test_without_it_rows_are_written_and_not_synced(
     tmp_path: Path, need: Callable[..., str], wiretap: Callable[[], Path]
 ) -> None:
     need("cc")
-    events, held = await traced(wiretap(), tmp_path, "process")
+    events, held = await traced(wiretap(), tmp_path, "process", crowd)
     checkpoints = (number for number, event in enumerate(events) if number > min(held) and event.kind == "F")
     first_checkpoint = next(checkpoints, len(events))
     before = {index: answer for index, answer in held.items() if index < first_checkpoint}

@@ -1,6 +1,7 @@
 """The log's writer: what is resolved is committed, and a failure stays with whoever caused it."""
 
 import asyncio
+import random
 import sqlite3
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from cellmeter_proxy.log import Log, digest_of, writer_name
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.record import Attempt, Call, new_id, now_us
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
@@ -227,3 +229,18 @@ async def test_a_damaged_page_counts_as_a_log_that_cannot_be_written(tmp_path: P
     was_failing = writer.failing
     assert was_failing
     await writer.aclose()
+
+
+@pytest.mark.parametrize("durability", ["full", "process"])
+async def test_the_write_ahead_file_is_brought_into_the_log_while_it_grows(
+    tmp_path: Path, durability: Durability
+) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path, durability)
+    for number in range(60):
+        await writer.store(random.Random(number).randbytes(600_000))
+    while path.stat().st_size < 8_000_000:
+        await asyncio.sleep(0.01)
+    assert path.with_name("a.db-wal").stat().st_size < 25_000_000
+    await writer.aclose()
+    assert rows_on_disk(path, "PRAGMA integrity_check") == [("ok",)]
