@@ -98,7 +98,7 @@ def test_scoring_loads_none_of_what_it_does_not_need() -> None:
 @pytest.mark.parametrize("module", ["cellmeter_proxy", "cellmeter_scoring", "cellmeter_harness"])
 def test_importing_a_room_is_cheap(module: str) -> None:
     """Counted in modules rather than in seconds, which depend on the machine: the interpreter alone loads about 60."""
-    assert len(loaded_by(module)) < 320
+    assert len(loaded_by(module)) < 340
 
 
 def test_importing_a_room_leaves_nothing_behind(tmp_path: Path) -> None:
