@@ -1,10 +1,8 @@
 """What the captured log holds, written once, as types.
 
-One struct is one row of the table it names; a field is a column, and the same name is used in every JSON output. Times are
-UTC microseconds since the epoch (``*_at``), durations milliseconds (``*_ms``). **What was not measured is None, never 0.**
-
-The structs carry no behaviour and this module imports nothing of the project, so that the scoring library can read a log
-without loading the relay.
+One struct is one row of the table it names; a field is a column, and has its name in every JSON output. Times are UTC
+microseconds since the epoch (``*_at``), durations milliseconds (``*_ms``). **A number that was not measured is None,
+never 0.** No behaviour here, and no import of the project: scoring reads a log without loading the relay.
 """
 
 import os
