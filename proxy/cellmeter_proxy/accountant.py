@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from cellmeter_proxy.counts import is_unmetered
 from cellmeter_proxy.estimator import EstimatorProcess, Reply
@@ -30,6 +30,13 @@ _PAUSE_S: Final = 0.05
 _ONE_CALL_S: Final = 3.0
 """The largest prompts take about that long to count."""
 _logger: Final = logging.getLogger("cellmeter")
+
+
+class Accounting(Protocol):
+    """What a relay has of the accountant, wherever it works."""
+
+    def take(self, call: Call) -> None:
+        """Take the row of a call that has just been committed; to be called on the event loop."""
 
 
 class Accountant:
@@ -65,8 +72,8 @@ class Accountant:
         return accountant
 
     def take(self, call: Call) -> None:
-        """Take the row of a call that has just been committed; to be called on the event loop."""
-        if call.usage_source == "provider" or is_unmetered(call):
+        """See ``Accounting``."""
+        if needs_numbers(call):
             # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
             self._loop.call_soon(self._queue.put, call)
 
@@ -133,6 +140,11 @@ class Accountant:
                 _logger.exception("call %s has neither cost nor estimate", call.call_id)
         if found:
             self._loop.call_soon_threadsafe(self._store, found, learned)
+
+
+def needs_numbers(call: Call) -> bool:
+    """Whether there is anything to be worked out about a closed call."""
+    return call.usage_source == "provider" or is_unmetered(call)
 
 
 def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers:

@@ -24,7 +24,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def health(writer: LogWriter, open_calls: Callable[[], int]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def health(
+    writer: LogWriter, open_calls: Callable[[], Awaitable[int]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     """The handler."""
 
     async def handle(_: web.Request) -> web.Response:
@@ -32,7 +34,7 @@ def health(writer: LogWriter, open_calls: Callable[[], int]) -> Callable[[web.Re
         found = Health(
             status="ok" if error is None else "failing",
             log_writable=error is None,
-            open_calls=open_calls(),
+            open_calls=await open_calls(),
             error=error,
         )
         return web.Response(

@@ -26,12 +26,12 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience
-from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
+from cellmeter_proxy.commons import Commons
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.late import answer_late
-from cellmeter_proxy.metrics import Metrics
+from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.outcome import TOLD_LATE, Broken, Limits
 from cellmeter_proxy.passing import Drain, Passage, break_off
 from cellmeter_proxy.persist import Persistence
@@ -93,19 +93,20 @@ class Relay:
         writer: LogWriter,
         keys: KeyRing,
         session: aiohttp.ClientSession,
-        metrics: Metrics,
+        commons: Commons,
         *,
-        accountant: Accountant,
         policy: Policy,
     ) -> None:
         self._policy = policy
-        self._accountant = accountant
+        self._accountant = commons.accountant
         self._config = config
         self._writer = writer
         self._keys = keys
         self._sender = Sender(session, config.upstream.url, config.limits)
-        self._persistence = Persistence(self._sender, config.on_429, config.patience)
-        self._metrics = metrics
+        self._persistence = Persistence(
+            self._sender, config.on_429, config.patience, lane_of=commons.lane_of, tapes=commons.tapes
+        )
+        self._metrics = commons.metrics
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -211,7 +212,7 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost neither the row nor the proxy
             return await self._fail(exchange, error)
         finally:
-            self._policy.ledger.release(exchange.call.call_id)
+            self._policy.till.release(exchange.call.call_id)
 
     async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
         request = exchange.request
@@ -279,6 +280,8 @@ class Relay:
 
     async def _fail(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
         """A bug of ours: the row says so, the client is told, the trace goes to stderr without secrets."""
+        if isinstance(error, LinkLostError):
+            return await self._reply(exchange, 503, "rejected", f"not served, because {error}", "coordinator_lost")
         trace = "".join(traceback.format_exception(error))
         _logger.error("a call could not be relayed\n%s", exchange.redactor.text(trace)[0])
         with suppress(Exception):
@@ -333,7 +336,7 @@ class Relay:
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
-            self._policy.ledger.settle(row)
+            self._policy.till.settle(row)
         exchange.closed = True
         self._accountant.take(row)
 

@@ -9,10 +9,12 @@ forbids a proxy to repeat a POST that may have been processed.
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from types import TracebackType
+from typing import Final, Protocol
 
 import aiohttp
 from msgspec.structs import replace
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
@@ -62,11 +64,31 @@ class Outgoing:
     """Ask for an answer without content coding."""
 
 
+class ProviderResponse(Protocol):
+    """What is used of ``aiohttp.ClientResponse``."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+    @property
+    def raw_headers(self) -> RawHeaders: ...
+    @property
+    def content(self) -> aiohttp.StreamReader: ...
+    def close(self) -> None: ...
+    async def __aenter__(self) -> object: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 @dataclass(frozen=True)
 class Incoming:
     """An answer whose head has come."""
 
-    response: aiohttp.ClientResponse
+    response: ProviderResponse
     asked: bool = False
     """Usage was asked for in the client's place."""
     read: bytes = b""
@@ -183,7 +205,7 @@ def _may_connect_later(error: Exception) -> bool:
     return isinstance(error, failed) and not isinstance(error, lasting)
 
 
-async def peek(response: aiohttp.ClientResponse) -> bytes:
+async def peek(response: ProviderResponse) -> bytes:
     """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
     read = bytearray()
     try:

@@ -5,26 +5,27 @@ Wiring only. Invariant: the log is closed last, after every call in flight has e
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
 from cellmeter_proxy.absorb import On429, Patience
-from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.budget import Budget, Ledger
+from cellmeter_proxy.commons import Commons, alone
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.log import Durability, Log, writer_name
-from cellmeter_proxy.metrics import Metrics, show_metrics
+from cellmeter_proxy.metrics import Metrics, open_calls, show_metrics
 from cellmeter_proxy.passing import as_it_came
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
@@ -90,12 +91,15 @@ class Running:
 
 
 @asynccontextmanager
-async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIterator[Running]:
+async def serve(
+    config: ProxyConfig, writer: LogWriter | None = None, commons: Commons | None = None
+) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts.
 
     Args:
         config: what it is told.
         writer: of a log that several proxies of this process share; it stays open. None opens ``config.log``.
+        commons: what this proxy shares with other processes of its own, if it is one of several.
 
     Raises:
         CellmeterError: the upstream is not an HTTP address, the log cannot be opened, or the address is taken.
@@ -106,14 +110,14 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         if writer is None:
             writer = await LogWriter.open(config.log, config.durability)
             stack.push_async_callback(writer.aclose)
-        accountant = await Accountant.start(writer, config.prices)
-        stack.push_async_callback(accountant.aclose, config.shutdown_s)
+        ledger = Ledger(config.budget, per_session=not config.cells_only)
+        if commons is None:
+            metrics = Metrics(version("cellmeter"))
+            of_one = alone(writer, ledger, metrics, prices=config.prices, bound_s=config.shutdown_s)
+            commons = await stack.enter_async_context(of_one)
         salt = await writer.read(_salt)
         session = await stack.enter_async_context(_client(config))
         keys = KeyRing()
-        policy = Policy(Ledger(config.budget, per_session=not config.cells_only), config.granted_tools)
-        accountant.on_numbers = policy.learn
-        metrics = Metrics(version("cellmeter"))
         relay = Relay(
             RelayConfig(
                 upstream=upstream,
@@ -131,13 +135,12 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             writer,
             keys,
             session,
-            metrics,
-            accountant=accountant,
-            policy=policy,
+            commons,
+            policy=Policy(commons.till, config.granted_tools),
         )
-        metrics.watch_open_calls(lambda: relay.open_calls)
+        commons.metrics.watch_open_calls(lambda: relay.open_calls)
         runner = web.AppRunner(
-            make_app(relay, writer, metrics),
+            make_app(relay, writer, commons),
             access_log=_http_logger(),
             access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
@@ -150,16 +153,20 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         await runner.setup()
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
-        url = await _listen(runner, config)
-        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls)
+        url = await _listen(runner, config, commons.sockets)
+        yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls)
 
 
-def make_app(relay: Relay, writer: LogWriter, metrics: Metrics) -> web.Application:
+def make_app(relay: Relay, writer: LogWriter, commons: Commons) -> web.Application:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
+
+    async def under_way() -> int:
+        return open_calls(await commons.counts())
+
     app = web.Application(client_max_size=0)
     app.on_response_prepare.append(as_it_came)
-    app.router.add_get("/_cellmeter/health", health(writer, lambda: relay.open_calls))
-    app.router.add_get("/_cellmeter/metrics", show_metrics(metrics))
+    app.router.add_get("/_cellmeter/health", health(writer, under_way))
+    app.router.add_get("/_cellmeter/metrics", show_metrics(commons.counts))
     app.router.add_route("*", "/_cellmeter/{path:.*}", _nothing_here)
     for path in ("/", "/s/{session}", "/s/{session}/"):
         app.router.add_get(path, _root)
@@ -211,20 +218,32 @@ def _client(config: ProxyConfig) -> aiohttp.ClientSession:
     )
 
 
-async def _listen(runner: web.AppRunner, config: ProxyConfig) -> str:
-    site = web.TCPSite(runner, config.host, config.port)
+async def _listen(runner: web.AppRunner, config: ProxyConfig, sockets: Sequence[socket.socket]) -> str:
     try:
-        await site.start()
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        if not sockets:
+            await web.TCPSite(runner, config.host, config.port).start()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise CellmeterError(
-                f"{config.host}:{config.port} is in use by another program",
-                hint="choose another port with --listen HOST:PORT; port 0 takes a free one",
-            ) from None
-        raise CellmeterError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from None
+        raise cannot_listen(error, config.host, config.port) from None
     if config.socket_path is not None:
         await web.UnixSite(runner, config.socket_path).start()
-    host, port = runner.addresses[0][:2]
+    return url_of(runner.addresses[0])
+
+
+def cannot_listen(error: OSError, host: str, port: int) -> CellmeterError:
+    """Why an address cannot be had."""
+    if error.errno == errno.EADDRINUSE:
+        return CellmeterError(
+            f"{host}:{port} is in use by another program",
+            hint="choose another port with --listen HOST:PORT; port 0 takes a free one",
+        )
+    return CellmeterError(f"cannot listen on {host}:{port}: {error.strerror}")
+
+
+def url_of(address: Sequence[Any]) -> str:
+    """``http://HOST:PORT`` of a socket's address."""
+    host, port = address[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

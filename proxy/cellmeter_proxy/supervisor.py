@@ -1,0 +1,237 @@
+"""``cellmeter proxy --workers N``: several processes on one port and one log.
+
+This process binds the port, once for every worker (SO_REUSEPORT of socket(7): the kernel deals connections out), and
+keeps the sockets: what waits in the queue of a worker that dies is accepted by the one that takes its place. It starts
+the workers, replaces those that die, marks what they left open, and keeps what they share (``coordinator``).
+
+Invariant: no worker outlives this process, and none is left behind when it stops.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cellmeter_proxy.accountant import Accountant
+from cellmeter_proxy.budget import Ledger
+from cellmeter_proxy.coordinator import Coordinator, Member
+from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.link import Link
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.server import ProxyConfig, cannot_listen, parse_upstream, url_of
+from cellmeter_proxy.worker import encode_config
+from cellmeter_proxy.writer import LogWriter
+
+_AT_ONCE_S: Final = 3.0
+_MOST_AT_ONCE: Final = 5
+_PAUSE_S: Final = 0.1
+_LAST_ROWS_S: Final = 20.0
+"""Longer than a worker takes, beyond its bound, to write the rows of what it breaks off."""
+_BACKLOG: Final = 1024
+_logger: Final = logging.getLogger("cellmeter")
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """A proxy of several processes, all of which accept calls."""
+
+    url: str
+    """``http://HOST:PORT``, without ``/v1``."""
+    interrupted: int
+    """How many calls of processes that are gone were found open in the log, and marked so, at the start."""
+    failed: "asyncio.Future[None]"
+    """Fails with a ``CellmeterError`` when no worker lives long enough to be of use; it never succeeds."""
+
+
+@asynccontextmanager
+async def supervise(config: ProxyConfig, count: int) -> AsyncIterator[Supervised]:
+    """Run a proxy of so many processes for as long as the context lasts.
+
+    Raises:
+        CellmeterError: as ``server.serve`` does; or the workers do not start.
+
+    """
+    parse_upstream(config.upstream)
+    async with AsyncExitStack() as stack:
+        writer = await LogWriter.open(config.log, config.durability)
+        stack.push_async_callback(writer.aclose)
+        accountant = await Accountant.start(writer, config.prices)
+        stack.push_async_callback(accountant.aclose, config.shutdown_s)
+        sockets = await bind(config.host, config.port, count)
+        supervisor = Supervisor(config, sockets, Coordinator(writer, Ledger(config.budget), accountant), writer)
+        stack.push_async_callback(supervisor.stop)
+        await supervisor.start()
+        yield Supervised(url_of(sockets[0][0].getsockname()), writer.interrupted, supervisor.failed)
+
+
+async def bind(host: str, port: int, count: int) -> list[list[socket.socket]]:
+    """Sockets that listen on an address, for each of so many workers: one for every address that the host has.
+
+    Raises:
+        CellmeterError: the address cannot be had, or is not free.
+
+    """
+    loop = asyncio.get_running_loop()
+    shares: list[list[socket.socket]] = [[] for _ in range(count)]
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            for share in shares:
+                share.append(_bound(family, address, first=shares[0][-1] if share is not shares[0] else None))
+    except OSError as error:
+        for sock in (sock for share in shares for sock in share):
+            sock.close()
+        raise cannot_listen(error, host, port) from None
+    return shares
+
+
+def _bound(family: int, address: Any, first: socket.socket | None) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if first is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            address = first.getsockname()
+        sock.bind(address)
+        # The first one is bound without it, so that a port on which another proxy has its workers is not free.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class Supervisor:
+    """Starts workers, and others in their place.
+
+    Args:
+        config: of the proxy.
+        sockets: that each worker listens on.
+        coordinator: of what they share.
+        writer: of the log.
+
+    """
+
+    def __init__(
+        self,
+        config: ProxyConfig,
+        sockets: Sequence[Sequence[socket.socket]],
+        coordinator: Coordinator,
+        writer: LogWriter,
+    ) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._config = config
+        self._sockets = sockets
+        self._coordinator = coordinator
+        self._writer = writer
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Start the workers, and return when all of them accept calls.
+
+        Raises:
+            CellmeterError: one of them does not.
+
+        """
+        ready = [asyncio.Event() for _ in self._sockets]
+        keepers = zip(self._sockets, ready, strict=True)
+        self._keepers = [asyncio.create_task(self._keep(sockets, event)) for sockets, event in keepers]
+        all_ready = asyncio.create_task(_all_set(ready))
+        self.failed.add_done_callback(lambda _: all_ready.cancel())
+        await asyncio.wait({all_ready})
+        if self.failed.done():
+            self.failed.result()
+
+    async def stop(self) -> None:
+        """End the workers: they finish what is under way within the bound, and are killed where they do not end."""
+        self._stopping = True
+        for sock in (sock for share in self._sockets for sock in share):
+            sock.close()
+        self._coordinator.stop()
+        if not self._keepers:
+            return
+        await asyncio.wait(self._keepers, timeout=self._config.shutdown_s + _LAST_ROWS_S)
+        for process in self._processes:
+            process.kill()
+        await asyncio.gather(*self._keepers)
+        if self.failed.done() and not self.failed.cancelled():
+            self.failed.exception()
+
+    async def _keep(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> None:
+        """Have one worker on its sockets at all times."""
+        swift = 0
+        while not self._stopping:
+            began = time.monotonic()
+            member, process = await self._spawn(sockets)
+            started = asyncio.create_task(_pass_on(member.ready, ready))
+            await self._coordinator.attend(member)
+            started.cancel()
+            status = await asyncio.to_thread(process.wait)
+            self._processes.discard(process)
+            await self._bury(member, status)
+            swift = swift + 1 if time.monotonic() - began < _AT_ONCE_S else 0
+            if not ready.is_set() or swift == _MOST_AT_ONCE:
+                self._give_up(status)
+                return
+            await asyncio.sleep(_PAUSE_S * swift)
+
+    async def _spawn(self, sockets: Sequence[socket.socket]) -> tuple[Member, "subprocess.Popen[bytes]"]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = _start(self._config, [theirs, *sockets])
+        self._processes.add(process)
+        return Member(await Link.open(ours)), process
+
+    async def _bury(self, member: Member, status: int) -> None:
+        """Settle what a worker has left, once its process has ended."""
+        interrupted = await self._writer.read(Log.recover)
+        await self._coordinator.settle_with(member)
+        if not self._stopping:
+            _logger.warning(
+                "a worker %s; calls that it had open, now marked as interrupted: %d; another takes its place",
+                _ending(status),
+                interrupted,
+            )
+
+    def _give_up(self, status: int) -> None:
+        if not self.failed.done() and not self._stopping:
+            self.failed.set_exception(
+                CellmeterError(f"the proxy's workers end as soon as they are started: the last one {_ending(status)}")
+            )
+
+
+def _start(config: ProxyConfig, sockets: Sequence[socket.socket]) -> "subprocess.Popen[bytes]":
+    numbers = [sock.fileno() for sock in sockets]
+    # Without the current directory among the modules, which may be an agent's; and out of reach of Ctrl-C.
+    command = [sys.executable, "-P", "-m", "cellmeter_proxy.worker", *map(str, numbers)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=numbers, start_new_session=True)
+    if process.stdin is not None:
+        with suppress(BrokenPipeError), process.stdin as stdin:
+            stdin.write(encode_config(config))
+    return process
+
+
+async def _all_set(events: Sequence[asyncio.Event]) -> None:
+    for event in events:
+        await event.wait()
+
+
+async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
+    await event.wait()
+    to.set()
+
+
+def _ending(status: int) -> str:
+    return f"ended with exit code {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
