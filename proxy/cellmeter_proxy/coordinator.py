@@ -5,9 +5,13 @@ given back when it is gone, and what it spent is not: its calls are charged by t
 """
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
+
+import msgspec
 
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.budget import Ledger
@@ -48,7 +52,6 @@ from cellmeter_proxy.messages import (
 from cellmeter_proxy.metrics import lasting, together
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.till import Till
-from cellmeter_proxy.writer import LogWriter
 
 _SCRAPE_S: Final = 1.0
 _M = TypeVar("_M")
@@ -76,14 +79,15 @@ class Coordinator:
     """Hears all workers.
 
     Args:
-        writer: of the log.
+        log: that the workers write.
         ledger: of the budgets.
         accountant: works for all.
 
     """
 
-    def __init__(self, writer: LogWriter, ledger: Ledger, accountant: Accountant) -> None:
-        self._writer = writer
+    def __init__(self, log: Path, ledger: Ledger, accountant: Accountant) -> None:
+        self._log = log
+        self._stopping = False
         self._accountant = accountant
         self._till = Till(ledger)
         accountant.on_numbers = self._till.learn
@@ -94,6 +98,8 @@ class Coordinator:
     async def attend(self, member: Member) -> None:
         """Serve a worker until it is gone, and take back what it held."""
         self._members.append(member)
+        if self._stopping:
+            member.link.tell(Stop())
         try:
             await member.link.run(partial(self._hear, member), partial(self._answer, member))
         finally:
@@ -101,21 +107,18 @@ class Coordinator:
             self._part_with(member)
 
     async def settle_with(self, member: Member) -> None:
-        """Charge the calls of a worker that is gone by their rows: it may have died between its commit and its word.
-
-        Raises:
-            LogUnwritableError: the log cannot be asked.
-
-        """
+        """Charge the calls of a worker that is gone by their rows: it may have died between its commit and its word."""
+        rows = await asyncio.to_thread(_closed_rows, self._log, member.taken)
         for call_id in member.taken:
-            row = await self._writer.read(partial(_row, call_id=call_id))
-            if row is not None and row.state == "closed":
+            row = rows.get(call_id)
+            if row is not None:
                 self._till.settle(row)
                 self._accountant.take(row)
             self._till.release(call_id)
 
     def stop(self) -> None:
-        """Tell all workers to end."""
+        """Tell all workers to end, those too that are still being started."""
+        self._stopping = True
         for member in self._members:
             member.link.tell(Stop())
 
@@ -257,5 +260,14 @@ async def _or(otherwise: _M, link: Link, message: Message, *types: type[_M]) -> 
         return otherwise
 
 
-def _row(log: Log, *, call_id: str) -> Call | None:
-    return next(log.rows(Call, "call_id = ?", (call_id,)), None)
+def _closed_rows(path: Path, call_ids: Collection[str]) -> dict[str, Call]:
+    # On a connection of its own, which needs no write: the disk may be full.
+    if not call_ids:
+        return {}
+    with Log.read(path) as log:
+        found = log.rows(Call, "state = 'closed' AND call_id IN (SELECT value FROM json_each(?))", (_json(call_ids),))
+        return {row.call_id: row for row in found}
+
+
+def _json(values: Collection[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()

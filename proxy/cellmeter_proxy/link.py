@@ -59,7 +59,7 @@ class Link:
 
         """
         if self.lost:
-            raise LinkLostError("the other process is gone")
+            raise LinkLostError("the proxy's other process is gone")
         number = next(self._numbers) & 0xFFFFFFFF
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
@@ -147,7 +147,7 @@ class Link:
     def _lose(self) -> None:
         self.lost = True
         for number in list(self._waiting):
-            self._settle(number, LinkLostError("the other process is gone"))
+            self._settle(number, LinkLostError("the proxy's other process is gone"))
         for task in self._replying:
             task.cancel()
         self._writer.close()

@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.budget import Ledger
@@ -26,8 +27,9 @@ from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.link import Link
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.server import ProxyConfig, cannot_listen, parse_upstream, url_of
+from cellmeter_proxy.turn import Turn
 from cellmeter_proxy.worker import encode_config
-from cellmeter_proxy.writer import LogWriter
+from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
 _AT_ONCE_S: Final = 3.0
 _MOST_AT_ONCE: Final = 5
@@ -60,12 +62,14 @@ async def supervise(config: ProxyConfig, count: int) -> AsyncIterator[Supervised
     """
     parse_upstream(config.upstream)
     async with AsyncExitStack() as stack:
-        writer = await LogWriter.open(config.log, config.durability)
+        turn = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        writer = await LogWriter.open(config.log, config.durability, Turn(turn))
         stack.push_async_callback(writer.aclose)
         accountant = await Accountant.start(writer, config.prices)
         stack.push_async_callback(accountant.aclose, config.shutdown_s)
         sockets = await bind(config.host, config.port, count)
-        supervisor = Supervisor(config, sockets, Coordinator(writer, Ledger(config.budget), accountant), writer)
+        coordinator = Coordinator(config.log, Ledger(config.budget), accountant)
+        supervisor = Supervisor(config, sockets, coordinator, writer, turn=turn)
         stack.push_async_callback(supervisor.stop)
         await supervisor.start()
         yield Supervised(url_of(sockets[0][0].getsockname()), writer.interrupted, supervisor.failed)
@@ -119,6 +123,7 @@ class Supervisor:
         sockets: that each worker listens on.
         coordinator: of what they share.
         writer: of the log.
+        turn: the file whose lock says who commits.
 
     """
 
@@ -128,15 +133,18 @@ class Supervisor:
         sockets: Sequence[Sequence[socket.socket]],
         coordinator: Coordinator,
         writer: LogWriter,
+        *,
+        turn: IO[bytes],
     ) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._config = config
         self._sockets = sockets
         self._coordinator = coordinator
         self._writer = writer
+        self._turn = turn
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Start the workers, and return when all of them accept calls.
@@ -156,7 +164,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the workers: they finish what is under way within the bound, and are killed where they do not end."""
-        self._stopping = True
+        self._stopping.set()
         for sock in (sock for share in self._sockets for sock in share):
             sock.close()
         self._coordinator.stop()
@@ -172,51 +180,88 @@ class Supervisor:
     async def _keep(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> None:
         """Have one worker on its sockets at all times."""
         swift = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = time.monotonic()
-            member, process = await self._spawn(sockets)
-            started = asyncio.create_task(_pass_on(member.ready, ready))
-            await self._coordinator.attend(member)
-            started.cancel()
-            status = await asyncio.to_thread(process.wait)
-            self._processes.discard(process)
-            await self._bury(member, status)
+            ending = await self._have_worker(sockets, ready)
+            if self._stopping.is_set():
+                return
             swift = swift + 1 if time.monotonic() - began < _AT_ONCE_S else 0
             if not ready.is_set() or swift == _MOST_AT_ONCE:
-                self._give_up(status)
+                self._give_up(ending)
                 return
+            _logger.warning("a worker %s; another takes its place", ending)
             await asyncio.sleep(_PAUSE_S * swift)
+
+    async def _have_worker(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> str:
+        """Start a worker and attend to it until it ends; how it did."""
+        try:
+            member, process = await self._spawn(sockets)
+        except OSError as error:
+            return f"could not be started: {error.strerror}"
+        started = asyncio.create_task(_pass_on(member.ready, ready))
+        try:
+            await self._coordinator.attend(member)
+        except Exception:
+            # It is ended below, and replaced: the others go on.
+            _logger.exception("a worker said something that it should not have")
+            process.kill()
+        started.cancel()
+        await member.link.aclose()
+        status = await asyncio.to_thread(_reap, process, self._config.shutdown_s + _LAST_ROWS_S)
+        self._processes.discard(process)
+        return f"{_ending(status)}{await self._settle(member)}"
 
     async def _spawn(self, sockets: Sequence[socket.socket]) -> tuple[Member, "subprocess.Popen[bytes]"]:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = _start(self._config, [theirs, *sockets])
+            process = _start(self._config, [theirs, self._turn, *sockets])
         self._processes.add(process)
         return Member(await Link.open(ours)), process
 
-    async def _bury(self, member: Member, status: int) -> None:
-        """Settle what a worker has left, once its process has ended."""
-        interrupted = await self._writer.read(Log.recover)
+    async def _settle(self, member: Member) -> str:
+        """Mark and charge what a worker has left, once its process has ended; what there is to say of it."""
         await self._coordinator.settle_with(member)
-        if not self._stopping:
-            _logger.warning(
-                "a worker %s; calls that it had open, now marked as interrupted: %d; another takes its place",
-                _ending(status),
-                interrupted,
-            )
+        try:
+            found = await self._writer.submit(_nothing, _recover, otherwise=_same)
+        except LogUnwritableError:
+            return "; calls that it had open will be marked as interrupted once the log can be written"
+        return f"; calls that it had open, now marked as interrupted: {found}" if found else ""
 
-    def _give_up(self, status: int) -> None:
-        if not self.failed.done() and not self._stopping:
+    def _give_up(self, ending: str) -> None:
+        if not self.failed.done():
             self.failed.set_exception(
-                CellmeterError(f"the proxy's workers end as soon as they are started: the last one {_ending(status)}")
+                CellmeterError(f"the proxy's workers end as soon as they are started: the last one {ending}")
             )
 
 
-def _start(config: ProxyConfig, sockets: Sequence[socket.socket]) -> "subprocess.Popen[bytes]":
-    numbers = [sock.fileno() for sock in sockets]
+def _nothing() -> None:
+    return None
+
+
+def _same(prepared: None) -> None:
+    return prepared
+
+
+def _recover(log: Log, _: None) -> int:
+    return log.recover()
+
+
+def _reap(process: "subprocess.Popen[bytes]", bound_s: float) -> int:
+    """The status of a process that has ended, or has closed its link and should end."""
+    try:
+        return process.wait(bound_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _start(config: ProxyConfig, files: Sequence[socket.socket | IO[bytes]]) -> "subprocess.Popen[bytes]":
+    numbers = [file.fileno() for file in files]
     # Without the current directory among the modules, which may be an agent's; and out of reach of Ctrl-C.
     command = [sys.executable, "-P", "-m", "cellmeter_proxy.worker", *map(str, numbers)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=numbers, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=numbers, start_new_session=True
+    )
     if process.stdin is not None:
         with suppress(BrokenPipeError), process.stdin as stdin:
             stdin.write(encode_config(config))

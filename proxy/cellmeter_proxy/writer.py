@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import BUSY_MS, Durability, Log, make_blob
 from cellmeter_proxy.record import Record
+from cellmeter_proxy.turn import Turn
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -51,7 +52,7 @@ class LogWriter:
     Use ``await LogWriter.open(path)`` and ``await writer.aclose()``.
     """
 
-    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop, turn: Turn | None = None) -> None:
         self.path = log.path
         self.interrupted = 0
         """How many calls of processes that are gone were found open, and marked so, at the start."""
@@ -61,20 +62,26 @@ class LogWriter:
         self._files = {log.path: log.path.stat().st_ino}
         self._owed: deque[_Job[Any, Any]] = deque(maxlen=_MAX_OWED)
         self._loop = loop
+        self._turn = turn
         self._queue: queue.SimpleQueue[_Job[Any, Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="cellmeter-log", daemon=True)
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path | str, durability: Durability = "full") -> Self:
+    async def open(cls, path: Path | str, durability: Durability = "full", turn: Turn | None = None) -> Self:
         """Open or create the log, mark what dead processes left open, and start the thread.
+
+        Args:
+            path: of the log.
+            durability: what a commit survives.
+            turn: of the processes that write to this log all the time, where there are several.
 
         Raises:
             CellmeterError: the file is not a log, or cannot be written.
 
         """
         log = await asyncio.to_thread(Log.create, path, durability)
-        writer = cls(log, asyncio.get_running_loop())
+        writer = cls(log, asyncio.get_running_loop(), turn)
         writer._thread.start()
         writer.interrupted = await writer.read(Log.recover)
         return writer
@@ -189,8 +196,17 @@ class LogWriter:
         return settled + written
 
     def _transact(self, group: Sequence[_Job[Any, Any]]) -> list[_Settled]:
+        if self._turn is None:
+            return self._transact_within(group, BUSY_MS)
         try:
-            self._begin()
+            waited_s = self._turn.take(0 if self.failing else BUSY_MS / 1000)
+            return self._transact_within(group, max(BUSY_MS - round(waited_s * 1000), 0))
+        finally:
+            self._turn.end()
+
+    def _transact_within(self, group: Sequence[_Job[Any, Any]], busy_ms: int) -> list[_Settled]:
+        try:
+            self._begin(busy_ms)
         except (sqlite3.Error, OSError) as error:
             return [(job, None, self._explain(error)) for job in group]
         try:
@@ -201,15 +217,15 @@ class LogWriter:
             if isinstance(error, sqlite3.OperationalError):
                 self.failing = True
             elif len(group) > 1:
-                return [settled for job in group for settled in self._transact([job])]
+                return [settled for job in group for settled in self._transact_within([job], busy_ms)]
             return [(job, None, self._explain(error)) for job in group]
         self._succeeded()
         return results
 
-    def _begin(self) -> None:
+    def _begin(self, busy_ms: int) -> None:
         try:
             self._check_files()
-            self._log.conn.execute(f"PRAGMA busy_timeout={0 if self.failing else BUSY_MS}")
+            self._log.conn.execute(f"PRAGMA busy_timeout={0 if self.failing else busy_ms}")
             self._log.conn.execute("BEGIN IMMEDIATE")
         except (sqlite3.Error, OSError):
             self.failing = True
