@@ -158,6 +158,9 @@ class Lender:
     def __init__(self, tapes: Tapes) -> None:
         self._tapes = tapes
         self._lent: dict[str, list[Tape]] = {}
+        self.idle = asyncio.Event()
+        """Nothing is lent."""
+        self.idle.set()
 
     def seek(self, message: Seek) -> Found:
         """The calls that may be joined."""
@@ -170,6 +173,7 @@ class Lender:
         if tape is None or not await tape.take_on(message.request_hash, message.query):
             return Joined(same=False)
         self._lent.setdefault(message.call_id, []).append(tape)
+        self.idle.clear()
         return Joined(same=True)
 
     def unjoin(self, message: Unjoin) -> None:
@@ -179,6 +183,8 @@ class Lender:
             tapes.pop().let_go()
             if not tapes:
                 del self._lent[message.call_id]
+        if not self._lent:
+            self.idle.set()
 
     async def head(self, message: HeadOf) -> AnswerHead | NoAnswer:
         """The head of an answer that was lent, once it has come."""

@@ -124,7 +124,7 @@ class Link:
         except Exception:
             # The other end must not wait for ever for what a bug of ours has kept back.
             _logger.exception("a question of another process of the proxy could not be replied to")
-            self._write(_FAILED, number, b"it failed")
+            self._write(_FAILED, number, b"the proxy's other process failed")
         else:
             self._send(_REPLY, number, reply)
 

@@ -4,8 +4,10 @@ They are the coordinator's, in another process. Invariant: what depends on it is
 (``LinkLostError``); nothing goes on without it.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from cellmeter_proxy.accountant import needs_numbers
 from cellmeter_proxy.attach import Tapes
@@ -76,9 +78,17 @@ class Shared:
 
     async def run(self) -> None:
         """Hear the coordinator, until it is gone."""
-        await self._link.run(self._hear, self._answer)
-        self._lanes.lose()
-        self._stop()
+        try:
+            await self._link.run(self._hear, self._answer)
+        finally:
+            self._lanes.lose()
+            self._stop()
+
+    async def give_back(self, bound_s: float) -> None:
+        """Wait until nobody reads an answer of this worker any more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound_s):
+                await self._lender.idle.wait()
 
     async def _counts(self) -> list[Family]:
         return (await self._link.ask(Scrape(), Counts)).families

@@ -31,7 +31,7 @@ from cellmeter_proxy.turn import Turn
 from cellmeter_proxy.worker import encode_config
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
-_AT_ONCE_S: Final = 3.0
+_AT_ONCE_S: Final = 0.5
 _MOST_AT_ONCE: Final = 5
 _PAUSE_S: Final = 0.1
 _LAST_ROWS_S: Final = 20.0
@@ -181,40 +181,44 @@ class Supervisor:
         """Have one worker on its sockets at all times."""
         swift = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
-            ending = await self._have_worker(sockets, ready)
+            ending, served_s = await self._have_worker(sockets, ready)
             if self._stopping.is_set():
                 return
-            swift = swift + 1 if time.monotonic() - began < _AT_ONCE_S else 0
+            swift = swift + 1 if served_s < _AT_ONCE_S else 0
             if not ready.is_set() or swift == _MOST_AT_ONCE:
                 self._give_up(ending)
                 return
             _logger.warning("a worker %s; another takes its place", ending)
             await asyncio.sleep(_PAUSE_S * swift)
 
-    async def _have_worker(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> str:
-        """Start a worker and attend to it until it ends; how it did."""
+    async def _have_worker(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> tuple[str, float]:
+        """Start a worker and attend to it until it ends; how it did, and how long it had accepted calls."""
         try:
             member, process = await self._spawn(sockets)
         except OSError as error:
-            return f"could not be started: {error.strerror}"
-        started = asyncio.create_task(_pass_on(member.ready, ready))
+            return f"could not be started: {error.strerror}", 0.0
+        started = asyncio.create_task(_when(member.ready, ready))
         try:
             await self._coordinator.attend(member)
         except Exception:
             # It is ended below, and replaced: the others go on.
             _logger.exception("a worker said something that it should not have")
             process.kill()
+        served_s = time.monotonic() - started.result() if started.done() else 0.0
         started.cancel()
         await member.link.aclose()
         status = await asyncio.to_thread(_reap, process, self._config.shutdown_s + _LAST_ROWS_S)
         self._processes.discard(process)
-        return f"{_ending(status)}{await self._settle(member)}"
+        return f"{_ending(status)}{await self._settle(member)}", served_s
 
     async def _spawn(self, sockets: Sequence[socket.socket]) -> tuple[Member, "subprocess.Popen[bytes]"]:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = _start(self._config, [theirs, self._turn, *sockets])
+            try:
+                process = _start(self._config, [theirs, self._turn, *sockets])
+            except OSError:
+                ours.close()
+                raise
         self._processes.add(process)
         return Member(await Link.open(ours)), process
 
@@ -273,9 +277,11 @@ async def _all_set(events: Sequence[asyncio.Event]) -> None:
         await event.wait()
 
 
-async def _pass_on(event: asyncio.Event, to: asyncio.Event) -> None:
+async def _when(event: asyncio.Event, also: asyncio.Event) -> float:
+    """When something happened (monotonic clock); whoever waits for the other event is told too."""
     await event.wait()
-    to.set()
+    also.set()
+    return time.monotonic()
 
 
 def _ending(status: int) -> str:

@@ -52,6 +52,8 @@ async def _work(config: ProxyConfig, link_number: int, turn_number: int, sockets
         async with serve(config, writer, shared.commons):
             link.tell(Ready())
             await stopping.wait()
+        if not link.lost:
+            await shared.give_back(config.shutdown_s)
     finally:
         await writer.aclose()
         await link.aclose()

@@ -251,6 +251,23 @@ async def test_what_waits_in_a_queue_is_refused_when_the_coordinator_is_lost_and
     assert len(provider.received) == 4
 
 
+async def test_the_places_of_a_worker_that_is_gone_are_free_for_the_others(log_path: Path) -> None:
+    go = asyncio.Event()
+    held: list[list[Step]] = [[go.wait, json_answer(BILLED)] for _ in range(4)]
+    provider = LiteralProvider(*held, [json_answer(BILLED)])
+    async with provider, crew(log_path, provider.url, on_429="pace") as made:
+        clients = [await ask(made.workers[0], b'{"model":"m","n":%d}' % number) for number in range(4)]
+        await until(lambda: len(provider.received) == 4)
+        last = await ask(made.workers[1], JSON_BODY)
+        await until(lambda: made.members[1].places)
+        assert len(provider.received) == 4
+        await made.links[0].aclose()
+        assert (await last.rest())[0].endswith(BILLED)
+        go.set()
+        for client in clients:
+            await client.rest()
+
+
 async def test_no_number_of_concurrent_calls_to_two_workers_exceeds_a_budget_of_calls(log_path: Path) -> None:
     scripts: list[list[Step]] = [[json_answer(BILLED)] for _ in range(9)]
     async with LiteralProvider(*scripts) as provider, crew(log_path, provider.url, budget=Budget(calls=7)) as made:
