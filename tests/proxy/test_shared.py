@@ -10,12 +10,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.coordinator import Coordinator, Member
 from cellmeter_proxy.link import Link
 from cellmeter_proxy.log import Log
+from cellmeter_proxy.messages import Objection, TakeOn
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.scripted import RateLimit, Script, ScriptedProvider, Turn
@@ -291,16 +293,19 @@ async def test_tokens_that_one_worker_has_spent_are_spent_for_the_other(log_path
 
 
 async def test_a_worker_that_died_between_its_commit_and_its_word_is_charged_by_the_row(log_path: Path) -> None:
-    async with (
-        LiteralProvider([json_answer(BILLED)], [json_answer(BILLED)]) as provider,
-        crew(log_path, provider.url, budget=Budget(tokens=200)) as made,
-    ):
-        await (await ask(made.workers[0], JSON_BODY)).rest()
-        (row,), _ = rows(log_path)
-        await until(lambda: not made.members[0].taken)
-        made.members[0].taken.update({row.call_id, "that came to no row"})
+    row = Call(call_id="1", session="s", writer="w/1/1", method="POST", started_at=1, seq=1, state="closed")
+    spent = replace(row, prompt_tokens=60, completion_tokens=40, usage_source="provider", status=200, outcome="ok")
+    async with crew(log_path, "http://127.0.0.1:9/v1", budget=Budget(tokens=100)) as made:
+        for call_id in ("1", "that came to no row"):
+            assert (await made.links[0].ask(TakeOn(call_id=call_id, session="s"), Objection)).reason is None
+        with Log.create(log_path) as log:
+            log.append(spent)
+        await made.links[0].aclose()
+        await made.attending[0]
+        assert (await made.links[1].ask(TakeOn(call_id="2", session="s"), Objection)).reason is None
         await made.coordinator.settle_with(made.members[0])
-        assert (await (await ask(made.workers[1], JSON_BODY)).rest())[0].startswith(b"HTTP/1.1 200 ")
+        refused = await made.links[1].ask(TakeOn(call_id="3", session="s"), Objection)
+    assert refused.reason == "the budget of 100 tokens of this session is spent (100 used)"
 
 
 async def test_a_call_is_refused_where_nobody_can_say_what_the_budget_allows(log_path: Path) -> None:
