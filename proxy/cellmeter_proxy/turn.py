@@ -12,9 +12,9 @@ import time
 from contextlib import suppress
 from typing import IO, Final
 
-_NAP_S: Final = 0.0001
+_NAP_S: Final = 0.0005
 _PATIENT_FROM_S: Final = 0.02
-_LONG_NAP_S: Final = 0.001
+_LONG_NAP_S: Final = 0.002
 
 
 class Turn:
