@@ -12,6 +12,7 @@ from cellmeter_proxy.budget import Ledger
 from cellmeter_proxy.lanes import Lanes, Queueing
 from cellmeter_proxy.messages import Family
 from cellmeter_proxy.metrics import Metrics
+from cellmeter_proxy.sending import Refusals
 from cellmeter_proxy.till import Charging, Till
 from cellmeter_proxy.writer import LogWriter
 
@@ -26,6 +27,8 @@ class Commons:
     """The queue of a provider's key."""
     tapes: Tapes
     """The answers that are under way."""
+    refusals: Refusals
+    """What the provider does not take."""
     metrics: Metrics
     """Of this process."""
     counts: Callable[[], Awaitable[list[Family]]]
@@ -59,6 +62,6 @@ async def alone(
         return metrics.families()
 
     try:
-        yield Commons(till, accountant, Lanes().of, Tapes(), metrics, counts)
+        yield Commons(till, accountant, Lanes().of, Tapes(), Refusals(), metrics, counts)
     finally:
         await accountant.aclose(bound_s)

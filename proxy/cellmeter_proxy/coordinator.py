@@ -48,6 +48,7 @@ from cellmeter_proxy.messages import (
     TakeOn,
     Turn,
     Unjoin,
+    UsageRefused,
 )
 from cellmeter_proxy.metrics import lasting, together
 from cellmeter_proxy.record import Call
@@ -94,10 +95,13 @@ class Coordinator:
         self._lanes = Lanes()
         self._members: list[Member] = []
         self._past: list[Family] = []
+        self._refused: list[UsageRefused] = []
 
     async def attend(self, member: Member) -> None:
         """Serve a worker until it is gone, and take back what it held."""
         self._members.append(member)
+        for refused in self._refused:
+            member.link.tell(refused)
         if self._stopping:
             member.link.tell(Stop())
         try:
@@ -141,6 +145,8 @@ class Coordinator:
             case Release():
                 member.taken.discard(message.call_id)
                 self._till.release(message.call_id)
+            case UsageRefused():
+                self._pass_on(message)
             case Queue():
                 self._queue(member, message)
             case Answered() | Refused() | Leave():
@@ -172,6 +178,12 @@ class Coordinator:
                 return Counts(families=await self._scrape())
             case _:
                 raise TypeError(type(message).__name__)
+
+    def _pass_on(self, refused: UsageRefused) -> None:
+        if refused not in self._refused:
+            self._refused.append(refused)
+            for member in self._members:
+                member.link.tell(refused)
 
     # Budgets
 

@@ -58,6 +58,15 @@ class Release(_Message, frozen=True, kw_only=True):
     call_id: str
 
 
+# What is known of the provider
+
+
+class UsageRefused(_Message, frozen=True, kw_only=True):
+    """The provider takes no request of this model that asks for usage in the client's place."""
+
+    model: str | None
+
+
 # The queues of ``pace``. A place is named by whoever stands in it.
 
 
@@ -226,6 +235,7 @@ Message: TypeAlias = (
     | Objection
     | Settle
     | Release
+    | UsageRefused
     | Queue
     | Turn
     | Answered

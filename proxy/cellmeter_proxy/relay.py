@@ -102,7 +102,7 @@ class Relay:
         self._config = config
         self._writer = writer
         self._keys = keys
-        self._sender = Sender(session, config.upstream.url, config.limits)
+        self._sender = Sender(session, config.upstream.url, config.limits, commons.refusals)
         self._persistence = Persistence(
             self._sender, config.on_429, config.patience, lane_of=commons.lane_of, tapes=commons.tapes
         )

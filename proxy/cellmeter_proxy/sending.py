@@ -7,7 +7,7 @@ forbids a proxy to repeat a POST that may have been processed.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
@@ -102,14 +102,47 @@ class Incoming:
             yield chunk
 
 
+class Refusals:
+    """The models whose requests may not ask for usage, as their provider has said.
+
+    Args:
+        tell: is told of each model that is found out here.
+
+    """
+
+    def __init__(self, tell: Callable[[str | None], object] | None = None) -> None:
+        self._models: set[str | None] = set()
+        self._tell = tell
+
+    def __bool__(self) -> bool:
+        return bool(self._models)
+
+    def __contains__(self, model: str | None) -> bool:
+        return model in self._models
+
+    def find_out(self, model: str | None) -> None:
+        """A provider has refused."""
+        if self.note(model) and self._tell is not None:
+            self._tell(model)
+
+    def note(self, model: str | None) -> bool:
+        """Remember it; whether that is news."""
+        known = model in self._models or len(self._models) >= _MAX_REMEMBERED
+        if not known:
+            self._models.add(model)
+        return not known
+
+
 class Sender:
     """Sends requests to one provider, and remembers which models' requests may not ask for usage."""
 
-    def __init__(self, session: aiohttp.ClientSession, upstream: URL, limits: Limits) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, upstream: URL, limits: Limits, refusals: Refusals | None = None
+    ) -> None:
         self._session = session
         self._upstream = upstream
         self._limits = limits
-        self._refusals: set[str | None] = set()
+        self._refusals = Refusals() if refusals is None else refusals
 
     def may_ask(self, body: bytes) -> bool:
         """Whether the provider is not known to refuse the field, for the model that a body names."""
@@ -138,8 +171,8 @@ class Sender:
         incoming.response.close()
         attempts[-1] = replace(attempts[-1], error="the provider refuses stream_options.include_usage")
         incoming = await self._try(outgoing, call_id, attempts, asking=False)
-        if incoming.response.status not in _REFUSING and len(self._refusals) < _MAX_REMEMBERED:
-            self._refusals.add(_model(outgoing.body))
+        if incoming.response.status not in _REFUSING:
+            self._refusals.find_out(_model(outgoing.body))
         return incoming
 
     async def _try(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:

@@ -32,10 +32,12 @@ from cellmeter_proxy.messages import (
     TakeOn,
     Turn,
     Unjoin,
+    UsageRefused,
 )
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.queues import DistantLanes
 from cellmeter_proxy.record import Call
+from cellmeter_proxy.sending import Refusals
 from cellmeter_proxy.till import Till
 
 
@@ -71,6 +73,7 @@ class Shared:
             accountant=_DistantAccountant(link),
             lane_of=self._lanes.of,
             tapes=tapes,
+            refusals=Refusals(lambda model: link.tell(UsageRefused(model=model))),
             metrics=metrics,
             counts=self._counts,
             sockets=sockets,
@@ -99,6 +102,8 @@ class Shared:
                 self._lanes.turn(message.place)
             case Unjoin():
                 self._lender.unjoin(message)
+            case UsageRefused():
+                self.commons.refusals.note(message.model)
             case Stop():
                 self._stop()
             case _:

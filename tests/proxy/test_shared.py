@@ -17,7 +17,7 @@ from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.coordinator import Coordinator, Member
 from cellmeter_proxy.link import Link
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.messages import Objection, TakeOn
+from cellmeter_proxy.messages import Counts, Objection, Scrape, TakeOn
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.scripted import RateLimit, Script, ScriptedProvider, Turn
@@ -355,3 +355,15 @@ async def test_one_accountant_works_for_all_workers(log_path: Path) -> None:
         for worker in made.workers:
             await (await ask(worker, JSON_BODY)).rest()
     assert [call.cost for call in rows(log_path)[0]] == [0.5, 0.5]
+
+
+async def test_what_one_worker_finds_out_of_a_provider_the_other_knows(log_path: Path) -> None:
+    refusal = json_answer(b'{"error":{"message":"unknown field: stream_options"}}', b"400 Bad")
+    go = asyncio.Event()
+    go.set()
+    provider = LiteralProvider([refusal], *(gated(go) for _ in range(3)))
+    async with provider, crew(log_path, provider.url) as made:
+        await (await ask(made.workers[0], NOT_ASKING)).rest()
+        await made.links[0].ask(Scrape(), Counts)
+        await (await ask(made.workers[1], NOT_ASKING)).rest()
+    assert [b"include_usage" in received for received in provider.received] == [True, False, False]
