@@ -37,6 +37,7 @@ class Accounting(Protocol):
 
     def take(self, call: Call) -> None:
         """Take the row of a call that has just been committed; to be called on the event loop."""
+        ...
 
 
 class Accountant:

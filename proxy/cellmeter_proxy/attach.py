@@ -24,6 +24,7 @@ class Playable(Protocol):
     @property
     def head(self) -> "asyncio.Future[None]":
         """Done when the answer has begun, or will not."""
+        ...
 
     def play(self) -> Incoming:
         """The answer for one who joined, from its beginning.
@@ -32,6 +33,7 @@ class Playable(Protocol):
             NoAnswerError: there is none.
 
         """
+        ...
 
 
 class Elsewhere(Protocol):
@@ -39,12 +41,15 @@ class Elsewhere(Protocol):
 
     def begun(self, call: Call) -> None:
         """A call that can be joined has begun here."""
+        ...
 
     def over(self, call_id: str) -> None:
         """It has ended."""
+        ...
 
     async def join(self, exchange: Exchange) -> Playable | None:
         """See ``Tapes.join``."""
+        ...
 
 
 class Tape:

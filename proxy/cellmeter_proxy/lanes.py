@@ -20,12 +20,15 @@ class Place(Protocol):
 
     def answered(self, limits: Mapping[str, Limit]) -> None:
         """The provider gave an answer with these limits."""
+        ...
 
     def refused(self, limits: Mapping[str, Limit], wait_s: float) -> None:
         """The provider gave a 429, or said that it has too much to do."""
+        ...
 
     def leave(self) -> None:
         """The call has ended, or its try has; once is enough."""
+        ...
 
 
 @dataclass(eq=False)
@@ -42,9 +45,11 @@ class Queueing(Protocol):
 
     def queue(self, tokens: int, *, again: bool) -> Waiter:
         """Stand in the queue: at its end, or before it with a call that was let through before."""
+        ...
 
     def abandon(self, waiter: Waiter) -> None:
         """Leave the queue, or what came of it."""
+        ...
 
 
 class Slot:

@@ -64,8 +64,8 @@ class Outgoing:
     """Ask for an answer without content coding."""
 
 
-class ProviderResponse(Protocol):
-    """What is used of ``aiohttp.ClientResponse``."""
+class DistantResponse(Protocol):
+    """A response whose connection another process has, with what is used of ``aiohttp.ClientResponse``."""
 
     @property
     def status(self) -> int: ...
@@ -88,7 +88,7 @@ class ProviderResponse(Protocol):
 class Incoming:
     """An answer whose head has come."""
 
-    response: ProviderResponse
+    response: aiohttp.ClientResponse | DistantResponse
     asked: bool = False
     """Usage was asked for in the client's place."""
     read: bytes = b""
@@ -238,7 +238,7 @@ def _may_connect_later(error: Exception) -> bool:
     return isinstance(error, failed) and not isinstance(error, lasting)
 
 
-async def peek(response: ProviderResponse) -> bytes:
+async def peek(response: aiohttp.ClientResponse | DistantResponse) -> bytes:
     """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
     read = bytearray()
     try:

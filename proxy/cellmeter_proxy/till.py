@@ -21,12 +21,15 @@ class Charging(Protocol):
 
     async def take_on(self, call_id: str, session: str, cell_budget: Budget | None) -> str | None:
         """Take a call on, or say why not."""
+        ...
 
     def settle(self, call: Call) -> None:
         """Charge a call that was taken on by its closed row."""
+        ...
 
     def release(self, call_id: str) -> None:
         """Forget a call that came to no row. It stays made."""
+        ...
 
 
 class Till:

@@ -107,6 +107,17 @@ async def ask(proxy: Running, body: bytes = STREAM_BODY) -> LiteralClient:
     return client
 
 
+async def joined_before_it_begins(made: Crew, provider: LiteralProvider) -> "asyncio.Task[tuple[bytes, bool]]":
+    """A call that its client has dropped before the answer came, and made again to the other worker."""
+    first = await ask(made.workers[0], JSON_BODY)
+    await until(lambda: provider.received)
+    first.abort()
+    second = await ask(made.workers[1], JSON_BODY)
+    asking = asyncio.create_task(second.rest())
+    await until(lambda: made.members[1].joined)
+    return asking
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
@@ -142,12 +153,7 @@ async def test_a_call_whose_answer_has_not_begun_is_joined_from_another_worker(l
     go = asyncio.Event()
     script: list[Step] = [go.wait, json_answer(BILLED, b"200 OK", b"x-request-id: r7")]
     async with LiteralProvider(script) as provider, crew(log_path, provider.url, on_429="absorb") as made:
-        first = await ask(made.workers[0], JSON_BODY)
-        await until(lambda: provider.received)
-        first.abort()
-        second = await ask(made.workers[1], JSON_BODY)
-        asking = asyncio.create_task(second.rest())
-        await until(lambda: made.members[1].joined)
+        asking = await joined_before_it_begins(made, provider)
         go.set()
         answer, _ = await asking
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -163,12 +169,7 @@ async def test_a_call_that_gets_no_answer_gives_none_to_who_has_joined_it(log_pa
         LiteralProvider([go.wait, b"no HTTP\r\n\r\n"]) as provider,
         crew(log_path, provider.url, on_429="absorb") as made,
     ):
-        first = await ask(made.workers[0], JSON_BODY)
-        await until(lambda: provider.received)
-        first.abort()
-        second = await ask(made.workers[1], JSON_BODY)
-        asking = asyncio.create_task(second.rest())
-        await until(lambda: made.members[1].joined)
+        asking = await joined_before_it_begins(made, provider)
         go.set()
         assert (await asking)[0].startswith(b"HTTP/1.1 502 ")
     (paid, joined), _ = rows(log_path)
