@@ -1,8 +1,7 @@
 """``cellmeter proxy --workers N``: several processes on one port and one log.
 
-This process binds the port, once for every worker (SO_REUSEPORT of socket(7): the kernel deals connections out), and
-keeps the sockets: what waits in the queue of a worker that dies is accepted by the one that takes its place. It starts
-the workers, replaces those that die, marks what they left open, and keeps what they share (``coordinator``).
+This process binds the port for all (``listening``), starts the workers, replaces those that die, marks what they left
+open, and keeps what they share (``coordinator``).
 
 Invariant: no worker outlives this process, and none is left behind when it stops.
 """
@@ -18,15 +17,16 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.budget import Ledger
 from cellmeter_proxy.coordinator import Coordinator, Member
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.link import Link
+from cellmeter_proxy.listening import bind, close
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.server import ProxyConfig, cannot_listen, parse_upstream, url_of
+from cellmeter_proxy.server import ProxyConfig, parse_upstream, url_of
 from cellmeter_proxy.turn import Turn
 from cellmeter_proxy.worker import encode_config
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
@@ -34,9 +34,9 @@ from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 _AT_ONCE_S: Final = 0.5
 _MOST_AT_ONCE: Final = 5
 _PAUSE_S: Final = 0.1
+_AGAIN_S: Final = 1.0
 _LAST_ROWS_S: Final = 20.0
 """Longer than a worker takes, beyond its bound, to write the rows of what it breaks off."""
-_BACKLOG: Final = 1024
 _logger: Final = logging.getLogger("cellmeter")
 
 
@@ -73,46 +73,6 @@ async def supervise(config: ProxyConfig, count: int) -> AsyncIterator[Supervised
         stack.push_async_callback(supervisor.stop)
         await supervisor.start()
         yield Supervised(url_of(sockets[0][0].getsockname()), writer.interrupted, supervisor.failed)
-
-
-async def bind(host: str, port: int, count: int) -> list[list[socket.socket]]:
-    """Sockets that listen on an address, for each of so many workers: one for every address that the host has.
-
-    Raises:
-        CellmeterError: the address cannot be had, or is not free.
-
-    """
-    loop = asyncio.get_running_loop()
-    shares: list[list[socket.socket]] = [[] for _ in range(count)]
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in dict.fromkeys(found):
-            for share in shares:
-                share.append(_bound(family, address, first=shares[0][-1] if share is not shares[0] else None))
-    except OSError as error:
-        for sock in (sock for share in shares for sock in share):
-            sock.close()
-        raise cannot_listen(error, host, port) from None
-    return shares
-
-
-def _bound(family: int, address: Any, first: socket.socket | None) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if first is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            address = first.getsockname()
-        sock.bind(address)
-        # The first one is bound without it, so that a port on which another proxy has its workers is not free.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.listen(_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class Supervisor:
@@ -165,8 +125,7 @@ class Supervisor:
     async def stop(self) -> None:
         """End the workers: they finish what is under way within the bound, and are killed where they do not end."""
         self._stopping.set()
-        for sock in (sock for share in self._sockets for sock in share):
-            sock.close()
+        close(self._sockets)
         self._coordinator.stop()
         if not self._keepers:
             return
@@ -189,7 +148,7 @@ class Supervisor:
                 self._give_up(ending)
                 return
             _logger.warning("a worker %s; another takes its place", ending)
-            await asyncio.sleep(_PAUSE_S * swift)
+            await _within(self._stopping, _PAUSE_S * swift)
 
     async def _have_worker(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> tuple[str, float]:
         """Start a worker and attend to it until it ends; how it did, and how long it had accepted calls."""
@@ -223,31 +182,29 @@ class Supervisor:
         return Member(await Link.open(ours)), process
 
     async def _settle(self, member: Member) -> str:
-        """Mark and charge what a worker has left, once its process has ended; what there is to say of it."""
+        """Mark and charge what a worker has left, once its process has ended; what there is to say of it.
+
+        A log that cannot be written now is waited for: a worker that was started meanwhile could not open it.
+        """
         await self._coordinator.settle_with(member)
-        try:
-            found = await self._writer.submit(_nothing, _recover, otherwise=_same)
-        except LogUnwritableError:
-            return "; calls that it had open will be marked as interrupted once the log can be written"
-        return f"; calls that it had open, now marked as interrupted: {found}" if found else ""
+        complained = False
+        while not self._stopping.is_set():
+            try:
+                found = await self._writer.read(Log.recover)
+            except LogUnwritableError as error:
+                if not complained:
+                    _logger.warning("%s; a worker that ended is replaced once it can be", error)
+                complained = True
+                await _within(self._stopping, _AGAIN_S)
+            else:
+                return f"; calls that it had open, now marked as interrupted: {found}" if found else ""
+        return ""
 
     def _give_up(self, ending: str) -> None:
         if not self.failed.done():
             self.failed.set_exception(
                 CellmeterError(f"the proxy's workers end as soon as they are started: the last one {ending}")
             )
-
-
-def _nothing() -> None:
-    return None
-
-
-def _same(prepared: None) -> None:
-    return prepared
-
-
-def _recover(log: Log, _: None) -> int:
-    return log.recover()
 
 
 def _reap(process: "subprocess.Popen[bytes]", bound_s: float) -> int:
@@ -270,6 +227,12 @@ def _start(config: ProxyConfig, files: Sequence[socket.socket | IO[bytes]]) -> "
         with suppress(BrokenPipeError), process.stdin as stdin:
             stdin.write(encode_config(config))
     return process
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def _all_set(events: Sequence[asyncio.Event]) -> None:

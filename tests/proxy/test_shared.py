@@ -16,6 +16,7 @@ from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.coordinator import Coordinator, Member
 from cellmeter_proxy.link import Link
+from cellmeter_proxy.listening import bind
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.messages import Counts, Objection, Scrape, TakeOn
 from cellmeter_proxy.metrics import Metrics
@@ -23,7 +24,6 @@ from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.scripted import RateLimit, Script, ScriptedProvider, Turn
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_proxy.shared import Shared
-from cellmeter_proxy.supervisor import bind
 from cellmeter_proxy.testing import (
     EVENT_STREAM,
     LAST_CHUNK,
