@@ -5,12 +5,7 @@ import socket
 import pytest
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.listening import bind
-
-
-def close(shares: list[list[socket.socket]]) -> None:
-    for sock in (sock for share in shares for sock in share):
-        sock.close()
+from cellmeter_proxy.listening import bind, close
 
 
 async def test_every_worker_has_a_socket_on_the_same_port_and_connections_are_dealt_out() -> None:
