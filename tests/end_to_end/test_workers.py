@@ -95,6 +95,12 @@ def runs(pid: int) -> bool:
         return False
 
 
+async def until_asked(upstream: ScriptedProvider, calls: int) -> None:
+    async with asyncio.timeout(20):
+        while len(upstream.ledger) < calls:
+            await asyncio.sleep(0.01)
+
+
 async def until_gone(pids: list[int]) -> None:
     async with asyncio.timeout(20):
         while any(runs(pid) for pid in pids):
@@ -174,9 +180,7 @@ async def test_sigterm_lets_what_is_under_way_end_on_every_worker(tmp_path: Path
         session() as client,
     ):
         asking = [asyncio.create_task(ask(client, running, number, stream=True)) for number in range(8)]
-        async with asyncio.timeout(10):
-            while len(upstream.ledger) < 8:
-                await asyncio.sleep(0.01)
+        await until_asked(upstream, 8)
         workers = running.workers()
         code, talk = await running.end()
         answers = await asyncio.gather(*asking)
@@ -192,9 +196,7 @@ async def test_no_worker_outlives_its_supervisor_and_the_next_proxy_takes_over(t
     async with provider(frame_ms=50) as upstream, session() as client:
         async with proxy(log, upstream.url, "--workers", "2") as running:
             asking = asyncio.create_task(ask(client, running, 1, stream=True))
-            async with asyncio.timeout(10):
-                while not upstream.ledger:
-                    await asyncio.sleep(0.01)
+            await until_asked(upstream, 1)
             workers = running.workers()
             running.process.kill()
             assert (await asking)[0] == 200
@@ -259,9 +261,7 @@ async def test_a_worker_is_replaced_although_the_log_cannot_be_written_for_a_whi
         session() as client,
     ):
         asking = [asyncio.create_task(ask(client, running, number, stream=True)) for number in range(8)]
-        async with asyncio.timeout(10):
-            while len(upstream.ledger) < 8:
-                await asyncio.sleep(0.01)
+        await until_asked(upstream, 8)
         first = running.workers()
         aside = log.rename(tmp_path / "aside.db")
         os.kill(first[0], signal.SIGKILL)
