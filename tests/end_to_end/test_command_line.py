@@ -67,7 +67,7 @@ SWEEP = 'name = "x"\nagents = ["null"]\nmodels = ["m"]\ntasks = ["polyglot/pytho
             1,
             "not a cellmeter log",
         ),
-        (["proxy", "--upstream", "http://127.0.0.1:9", "--workers", "2", "--prices", "no.toml"], 1, "no.toml"),
+        (["proxy", "--upstream", "http://127.0.0.1:9", "--workers", "2", "--prices", "no.toml"], 2, "no.toml"),
         (["tasks", "check", "nothing/*"], 2, "no task is named by nothing/*"),
         (["agents", "check", "nobody"], 2, "there is no agent named nobody"),
         (["frobnicate"], 2, "No such command"),
