@@ -5,8 +5,11 @@ Where ``CELLMETER_NO_SKIP`` is set (``.ci/run`` sets it, having installed everyt
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -34,3 +37,41 @@ def need() -> Callable[..., str]:
         return path
 
     return find
+
+
+_RELEASED: Final = (
+    (Path(__file__).parent / "data" / "log_v1.sql").read_text(encoding="utf-8"),
+    """
+    ALTER TABLE "calls" ADD COLUMN "message_count" INTEGER;
+    INSERT INTO "_sqlite_migrations" VALUES (2, 'cellmeter', 'm002_message_count', '2025-11-21 01:00:00+00:00');
+    UPDATE "meta" SET "value" = '2' WHERE "key" = 'schema_version';
+    UPDATE "calls" SET "message_count" = 2;
+    """,
+    """
+    ALTER TABLE "calls" ADD COLUMN "attached_to" TEXT;
+    INSERT INTO "_sqlite_migrations" VALUES (3, 'cellmeter', 'm003_attached_to', '2025-11-22 01:00:00+00:00');
+    UPDATE "meta" SET "value" = '3' WHERE "key" = 'schema_version';
+    """,
+    """
+    ALTER TABLE "calls" ADD COLUMN "provider_tools" TEXT;
+    INSERT INTO "_sqlite_migrations" VALUES (4, 'cellmeter', 'm004_provider_tools', '2025-11-23 01:00:00+00:00');
+    UPDATE "meta" SET "value" = '4' WHERE "key" = 'schema_version';
+    UPDATE "calls" SET "provider_tools" = '[]';
+    """,
+)
+"""What each version of the schema was written with, literally: the rows of the first, what was new in the others."""
+
+
+@pytest.fixture
+def old_log(tmp_path: Path) -> Callable[[int], Path]:
+    """A function that writes a log as an older version of the schema had it, and gives its path."""
+
+    def write(version: int) -> Path:
+        path = tmp_path / f"version{version}.db"
+        with closing(sqlite3.connect(path)) as conn:
+            conn.execute("PRAGMA journal_mode=WAL")
+            for script in _RELEASED[:version]:
+                conn.executescript(script)
+        return path
+
+    return write

@@ -3,8 +3,10 @@
     python benchmarks/overhead [--loads json,burst,paced] [--targets direct,nginx,aiohttp,…] [--scale 1.0]
 
 CPU per call is user and system time of the proxy's whole process tree over the calls it completed: it holds under
-noise where throughput does not. nginx comes from Debian (``apt-get install nginx-light``); mitmproxy, where a
-``mitmdump`` is on PATH. What is not installed is named and left out.
+noise where throughput does not. Memory is what the process tree grew by at most under the load, over its connections:
+what an open stream costs, its bytes included. nginx comes from Debian (``apt-get install nginx-light``). The peers are
+used where their programs are on PATH, each from an environment of its own (``pip install mitmproxy``,
+``pip install claude-tap``, ``pip install 'litellm[proxy]'``). What is not installed is named and left out.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -93,6 +95,29 @@ def mitmproxy(upstream: int, _: Path) -> tuple[list[str], int]:
     return ["mitmdump", "-q", *reverse, "--set", "stream_large_bodies=1"], port
 
 
+def claude_tap(upstream: int, directory: Path) -> tuple[list[str], int]:
+    """claude-tap as a reverse proxy, recording at the end of each call."""
+    port = free_port()
+    where = ["--tap-port", str(port), "--tap-host", "127.0.0.1", "--tap-output-dir", str(directory / "traces")]
+    target = ["--tap-client", "codex", "--tap-target", f"http://127.0.0.1:{upstream}/v1"]
+    allowed = ["--tap-allow-path", "/v1/chat/completions"]
+    return ["claude-tap", "--tap-no-launch", "--tap-no-live", "--tap-no-open", *where, *target, *allowed], port
+
+
+def litellm(upstream: int, directory: Path) -> tuple[list[str], int]:
+    """LiteLLM's proxy, one worker, recording nothing."""
+    port = free_port()
+    (directory / "litellm.yaml").write_text(
+        f"""
+model_list:
+  - model_name: bench
+    litellm_params: {{model: openai/bench, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+litellm_settings: {{num_retries: 0, telemetry: false}}
+"""
+    )
+    return ["litellm", "--config", str(directory / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port)], port
+
+
 TARGETS: dict[str, Callable[[int, Path], tuple[list[str], int]] | None] = {
     "direct": None,
     "nginx": nginx,
@@ -101,6 +126,8 @@ TARGETS: dict[str, Callable[[int, Path], tuple[list[str], int]] | None] = {
     "cellmeter-full": cellmeter("full"),
     "cellmeter-full-2": cellmeter("full", workers=2),
     "mitmproxy": mitmproxy,
+    "claude-tap": claude_tap,
+    "litellm": litellm,
 }
 HEADINGS = (
     "target",
@@ -111,9 +138,10 @@ HEADINGS = (
     "added p50 ms",
     "added p99 ms",
     "frame late p99 ms",
+    "KiB/stream",
     "errors",
 )
-NEEDS = {"nginx": "nginx", "mitmproxy": "mitmdump"}
+NEEDS = {"nginx": "nginx", "mitmproxy": "mitmdump", "claude-tap": "claude-tap", "litellm": "litellm"}
 
 
 def free_port() -> int:
@@ -123,9 +151,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(command: list[str], port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def started(command: list[str], home: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server process that listens; it says where on its first line, unless its port is given."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    environment = {**os.environ, "HOME": str(home)}  # where some peers leave things
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True, env=environment)
     try:
         assert process.stdout is not None
         if not port:
@@ -142,7 +172,7 @@ def started(command: list[str], port: int = 0) -> Iterator[tuple[subprocess.Pope
 
 
 def _await_listening(port: int) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
@@ -176,19 +206,23 @@ def peak_kib(pid: int) -> int:
 def measure(load: Load, target: str, scale: float) -> dict[str, float | None]:
     """One target alone under one load."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as directory, contextlib.ExitStack() as stack:
-        _, upstream = stack.enter_context(started([sys.executable, str(HERE / "provider.py"), load.mode]))
+        provider = [sys.executable, str(HERE / "provider.py"), load.mode]
+        _, upstream = stack.enter_context(started(provider, Path(directory)))
         builder = TARGETS[target]
         pid, port = None, upstream
         if builder is not None:
-            process, port = stack.enter_context(started(*builder(upstream, Path(directory))))
+            command, port = builder(upstream, Path(directory))
+            process, port = stack.enter_context(started(command, Path(directory), port))
             pid = process.pid
         calls = max(int(load.calls * scale), load.connections)
-        run(port, load, load.connections)  # warm: connections, imports, caches
-        before, idle = (cpu_s(pid), peak_kib(pid)) if pid else (0.0, 0)
+        run(port, replace(load, connections=4), 8)  # warm: imports, caches
+        idle = peak_kib(pid) if pid else 0
+        run(port, load, load.connections)  # warm: connections
+        before = cpu_s(pid) if pid else 0.0
         said = run(port, load, calls)
         after, peak = (cpu_s(pid), peak_kib(pid)) if pid else (0.0, 0)
         said["cpu_us"] = (after - before) / calls * 1e6 if pid else None
-        said["grew_kib"] = peak - idle if pid else None
+        said["grew_kib"] = (peak - idle) / load.connections if pid and load.mode == "paced" else None
         return said
 
 
@@ -221,9 +255,10 @@ def show(load: Load, results: dict[str, dict[str, float | None]]) -> None:
             text(_less(result, direct, "p50")),
             text(_less(result, direct, "p99")),
             text(result["late_p99"], 1),
+            text(result["grew_kib"], 0),
             text(result["errors"], 0),
         )
-    Console().print(table)
+    Console(width=132).print(table)
 
 
 def _ratio(result: dict[str, float | None], other: dict[str, float | None] | None) -> float | None:

@@ -12,12 +12,17 @@ import sys
 import time
 from typing import cast
 
+MARK = "000000000000"
+WORDS = str(re.__doc__).replace('"', "'")
 _SENT = re.compile(rb'"t":(\d+)')
 
 
-def request(size: int) -> bytes:
-    """A chat completion request with a body of about ``size`` bytes, streamed where the provider streams."""
-    text = "x" * max(size - 150, 10)
+def request(size: int) -> tuple[bytes, bytes]:
+    """A chat completion request with a body of about ``size`` bytes, in two halves: no two calls send the same body.
+
+    Its text is English, so that it compresses, and is searched for secrets, like what agents send.
+    """
+    text = f"call {MARK} {(WORDS * (size // len(WORDS) + 1))[: max(size - 170, 10)]}"
     body = json.dumps(
         {
             "model": "bench",
@@ -30,7 +35,8 @@ def request(size: int) -> bytes:
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
         b"authorization: Bearer sk-bench-0123456789abcdef\r\ncontent-length: %d\r\n\r\n" % len(body)
     )
-    return head + body
+    before, _, after = (head + body).partition(MARK.encode())
+    return before, after
 
 
 class Caller(asyncio.Protocol):
@@ -83,19 +89,26 @@ class Caller(asyncio.Protocol):
         self._buffer.clear()
         self._length = None
         self._began = time.perf_counter()
-        self._transport.write(self._load.request)
+        self._transport.write(self._load.next_request())
 
 
 class Load:
     """All connections together."""
 
     def __init__(self, calls: int, body: int) -> None:
-        self.request = request(body)
+        self._request = request(body)
+        self._sent = time.time_ns() % 1_000_000 * 100_000
         self.to_start = self.left = calls
         self.errors = 0
         self.took: list[float] = []
         self.late: list[float] = []
         self.done = asyncio.Event()
+
+    def next_request(self) -> bytes:
+        """The next call's request, unlike all others."""
+        self._sent += 1
+        before, after = self._request
+        return b"%b%012d%b" % (before, self._sent, after)
 
     def check(self) -> None:
         """Note the end of the last call."""

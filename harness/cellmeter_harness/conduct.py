@@ -26,11 +26,12 @@ from cellmeter_harness.task import Task
 from cellmeter_harness.uninterrupted import in_thread
 from cellmeter_proxy.budget import is_metered
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability, Log
-from cellmeter_proxy.scripted import ScriptedProvider
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.logfile import Durability
+from cellmeter_proxy.scripted import RateLimit, ScriptedProvider
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_scoring import INFRASTRUCTURE, classify
-from cellmeter_scoring.calls import tokens_of
+from cellmeter_scoring.calls import is_denied, tokens_of
 
 
 class Provider(NamedTuple):
@@ -76,6 +77,9 @@ async def conduct_with(
             durability=durability,
             cells_only=True,
             socket_path=Path(directory) / "proxy.sock",
+            on_429=spec.upstream.on_429,
+            patience=spec.upstream.patience,
+            prices=spec.prices,
             budget=spec.limits.sweep.budget(),
             granted_tools=frozenset(spec.grants.tools),
         )
@@ -86,7 +90,7 @@ async def conduct_with(
             spec,
             ProxyRecorder(running),
             sandbox=sandbox,
-            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE),
+            judge=Judge(classify=classify, infrastructure=INFRASTRUCTURE, is_denied=is_denied),
             on_event=on_event,
         )
 
@@ -98,13 +102,13 @@ async def _carry(running: Running, sweep_id: str) -> None:
     running.ledger.carry(calls=len(calls), tokens=sum(tokens), cost_usd=sum(call.cost or 0 for call in calls))
 
 
-def scripted_provider(tasks: Iterable[Task], key: str) -> ScriptedProvider:
+def scripted_provider(tasks: Iterable[Task], key: str, *, limit: RateLimit | None = None) -> ScriptedProvider:
     """A provider that solves the tasks for any of the agents, to be entered; its ledger says what it billed."""
     scripted = [
         ScriptedTask(task_id=task.id, description=task.description, workdir=task.workdir, solution=task.solution)
         for task in tasks
     ]
-    return ScriptedProvider(provider_scripts(scripted), key=key)
+    return ScriptedProvider(provider_scripts(scripted), key=key, limit=limit)
 
 
 async def _provider(spec: SweepSpec, stack: AsyncExitStack) -> Provider:

@@ -29,6 +29,17 @@ class CellFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Whether the cell will be tried again."""
 
 
+class SweepThrottled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The provider limits the rate, so that fewer cells are run at once, or later; told once in a run."""
+
+    status: int | None
+    """Of the last call that it refused; None where calls only wait too long for their turn."""
+    at_once: int
+    """How many cells may run for now."""
+    wait_s: float
+    """How long no further cell is started, in seconds."""
+
+
 class CellsLeft(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Cells will not be run in this run; a later one goes on with them."""
 
@@ -48,7 +59,7 @@ class SweepFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     their agent with its model was stopped.
     """
     unrun: list[str] = []
-    """Cells that were left for a later run."""
+    """Cells that were left for a later run, the ones included that the sweep's budget ended."""
 
 
-Event = SweepPlanned | CellStarted | CellFinished | CellsLeft | SweepFinished
+Event = SweepPlanned | CellStarted | CellFinished | SweepThrottled | CellsLeft | SweepFinished

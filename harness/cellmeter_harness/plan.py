@@ -2,7 +2,8 @@
 
 Rules: the newest attempt at a cell counts. A cell is done when that attempt was completed and did not fail for
 the infrastructure's reasons. Cells that did are tried again within the sweep's bound, which counts attempts of
-all runs; a cancelled attempt, or one whose harness died, is no failure and is not counted.
+all runs; a cancelled attempt, one whose harness died, and one that ended because the whole sweep had spent its budget
+(so that it had less than others had) are no failures, are not counted, and are made again.
 """
 
 from collections import defaultdict
@@ -11,6 +12,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from cellmeter_harness.sweep import CellPlan, SweepDocument
+from cellmeter_proxy.budget import is_of_sweep
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Cell
 
@@ -73,7 +75,12 @@ def is_failure(row: Cell, infrastructure: Collection[str]) -> bool:
 
 
 def _is_done(row: Cell, infrastructure: Collection[str]) -> bool:
-    return row.ended_at is not None and row.failure_class not in infrastructure
+    return row.ended_at is not None and row.failure_class not in infrastructure and not was_cut_short(row)
+
+
+def was_cut_short(row: Cell) -> bool:
+    """Whether an attempt ended because the cells of its sweep had together spent what they may."""
+    return row.failure_class == "budget_exceeded" and is_of_sweep(row.failure_reason or "")
 
 
 def again(pending: Pending, cell: Cell, bound: int, infrastructure: Collection[str]) -> Pending | None:

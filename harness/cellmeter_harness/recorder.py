@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Attempt, Call, Cell, Record, Sweep
+from cellmeter_proxy.throttle import Throttle
 
 T = TypeVar("T")
 
@@ -30,6 +31,11 @@ class Recorder(Protocol):
 
     def sweep_spent(self) -> str | None:
         """Why no further call of any cell is admitted, or None."""
+        ...
+
+    @property
+    def throttle(self) -> Throttle:
+        """What the provider has refused for its rate limit."""
         ...
 
     def revoke_key(self, key: str) -> None:
@@ -89,6 +95,9 @@ class RunningProxy(Protocol):
     def ledger(self) -> _Ledger: ...
 
     @property
+    def throttle(self) -> Throttle: ...
+
+    @property
     def writer(self) -> _Writer: ...
 
 
@@ -111,6 +120,10 @@ class ProxyRecorder:
 
     def sweep_spent(self) -> str | None:
         return self._running.ledger.sweep_spent()
+
+    @property
+    def throttle(self) -> Throttle:
+        return self._running.throttle
 
     def revoke_key(self, key: str) -> None:
         self._running.keys.revoke(key)

@@ -9,13 +9,23 @@ import json
 import os
 import platform
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
+from typing import Final
 
 import msgspec
 
+from cellmeter_harness.backoff import Backoff
 from cellmeter_harness.cell import Bench, Classify, run_cell
-from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.events import (
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    Event,
+    SweepFinished,
+    SweepPlanned,
+    SweepThrottled,
+)
 from cellmeter_harness.plan import (
     Outlook,
     Pending,
@@ -26,14 +36,18 @@ from cellmeter_harness.plan import (
     once_more,
     outlook,
     refuse_mixture,
+    was_cut_short,
 )
 from cellmeter_harness.preflight import check_programs
-from cellmeter_harness.recorder import Recorder, cells_of, sweep_of
+from cellmeter_harness.recorder import Recorder, attempts_of, calls_of, cells_of, sweep_of
 from cellmeter_harness.sandbox import Sandbox
 from cellmeter_harness.streaks import Pair, Streaks
 from cellmeter_harness.sweep import SweepDocument, SweepSpec, describe, plan_cells, read_document, spec_json
 from cellmeter_proxy.log import digest_of
-from cellmeter_proxy.record import Cell, Sweep, now_us
+from cellmeter_proxy.record import Attempt, Call, Cell, Sweep, now_us
+
+_GLANCE_S: Final = 0.2
+"""How often a cell that is held back looks again: the provider may have refused more, and others may have ended."""
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +55,8 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
     classify: Classify
     infrastructure: Collection[str]
+    is_denied: Callable[[Sequence[Call], Sequence[Attempt]], bool]
+    """Whether the calls of a cell all ended in a refusal of the provider's key."""
 
 
 def _silent(_event: Event) -> None:
@@ -90,6 +106,8 @@ class _Run:
         self._streaks = Streaks()
         self._stopped: set[Pair] = set()
         self._unrun: list[str] = []
+        self._backoff = Backoff(bench.recorder.throttle, spec.concurrency)
+        self._told = False
 
     async def to_its_end(self) -> SweepFinished:
         todo = await self._resume()
@@ -125,29 +143,56 @@ class _Run:
 
     async def _work(self) -> None:
         """Make attempts until none is pending."""
-        bound, infrastructure = self._spec.retry.infrastructure, self._judge.infrastructure
+        while await self._may_go_on():
+            pending = self._queue.popleft()
+            self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
+            at_start = self._backoff.start()
+            cell = await run_cell(pending.plan, pending.attempt, self._bench)
+            self._backoff.end(at_start, starved=cell.failure_class == "rate_limited")
+            self._conclude(pending, cell, self._streaks.add(cell, denied=await self._is_denied(cell)))
+
+    async def _may_go_on(self) -> bool:
+        """Wait until another cell may be started; whether there is one to be made."""
         while self._queue:
             spent = self._bench.recorder.sweep_spent()
             if spent is not None:
                 self._leave(spent, self._queue)
-                return
-            pending = self._queue.popleft()
-            self._on_event(CellStarted(cell_id=pending.plan.cell_id, attempt=pending.attempt))
-            cell = await run_cell(pending.plan, pending.attempt, self._bench)
-            pair = Pair(cell.agent, cell.model)
-            stop = self._streaks.add(cell)
-            if stop is not None:
-                self._stopped.add(pair)
-            further = None if pair in self._stopped else again(pending, cell, bound, infrastructure)
-            self._on_event(CellFinished(cell=cell, retried=further is not None))
-            if stop is not None:
-                self._leave(stop, [other for other in self._queue if pair == (other.plan.agent.name, other.plan.model)])
-            # At the end of the queue, so that whatever was wrong has had time to pass.
-            if further is not None:
-                self._retrying[cell.cell_id] = cell
-                self._queue.append(further)
-            else:
-                self._final.append(cell)
+                return False
+            backoff = self._backoff
+            backoff.look()
+            if backoff.slowed and not self._told:
+                self._told = True
+                status = self._bench.recorder.throttle.status
+                self._on_event(SweepThrottled(status=status, at_once=backoff.at_once, wait_s=backoff.wait_s()))
+            if backoff.may_start:
+                return True
+            await asyncio.sleep(min(backoff.wait_s() or _GLANCE_S, _GLANCE_S))
+        return False
+
+    def _conclude(self, pending: Pending, cell: Cell, stop: str | None) -> None:
+        """Decide what follows from a finished attempt; ``stop`` says why its pair is to be stopped, if it is."""
+        pair = Pair(cell.agent, cell.model)
+        if stop is not None:
+            self._stopped.add(pair)
+        bound, infrastructure = self._spec.retry.infrastructure, self._judge.infrastructure
+        further = None if pair in self._stopped else again(pending, cell, bound, infrastructure)
+        self._on_event(CellFinished(cell=cell, retried=further is not None))
+        if stop is not None:
+            self._leave(stop, [other for other in self._queue if pair == (other.plan.agent.name, other.plan.model)])
+        # At the end of the queue, so that whatever was wrong has had time to pass.
+        if further is not None:
+            self._retrying[cell.cell_id] = cell
+            self._queue.append(further)
+        elif was_cut_short(cell):
+            self._unrun.append(cell.cell_id)
+        else:
+            self._final.append(cell)
+
+    async def _is_denied(self, cell: Cell) -> bool:
+        if not is_failure(cell, self._judge.infrastructure):
+            return False
+        read, (cell_id, attempt) = self._bench.recorder.read, (cell.cell_id, cell.attempt)
+        return self._judge.is_denied(await read(calls_of(cell_id, attempt)), await read(attempts_of(cell_id, attempt)))
 
     def _leave(self, reason: str, pending: Iterable[Pending]) -> None:
         """Make no further attempt at these cells in this run; the ones that have had one keep it."""

@@ -1,7 +1,8 @@
 """When to stop running an agent with a model: three failures in a row that no repeat can change. Pure.
 
-Such are: every call refused as malformed or unsupported, an agent that ends before its first call, and a cell that
-cannot be prepared. What an agent did once it had an answer is never one, and neither is trouble that may pass.
+Such are: every call refused as malformed or unsupported, or for the provider's key, an agent that ends before its first
+call, and a cell that cannot be prepared. What an agent did once it had an answer is never one, and neither is trouble
+that may pass.
 """
 
 from collections import defaultdict
@@ -24,17 +25,23 @@ class Streaks:
     """The failures in a row of each pair, by what failed."""
 
     def __init__(self) -> None:
-        self._rows: defaultdict[Pair, list[Cell]] = defaultdict(list)
+        self._rows: defaultdict[Pair, list[FailureClass]] = defaultdict(list)
 
-    def add(self, cell: Cell) -> str | None:
-        """Note a finished attempt; the sentence if its pair is to be stopped now."""
-        pair, kind = Pair(cell.agent, cell.model), _kind(cell)
+    def add(self, cell: Cell, *, denied: bool = False) -> str | None:
+        """Note a finished attempt; the sentence if its pair is to be stopped now.
+
+        Args:
+            cell: its row.
+            denied: every call of it was refused for the provider's key.
+
+        """
+        pair, kind = Pair(cell.agent, cell.model), cell.failure_class if denied else _kind(cell)
         row = self._rows[pair]
-        if kind is None or (row and _kind(row[-1]) != kind):
+        if kind is None or (row and row[-1] != kind):
             row.clear()
         if kind is None:
             return None
-        row.append(cell)
+        row.append(kind)
         if len(row) != _ENOUGH:
             return None
         return f"{pair.agent} with {pair.model} is stopped after {_ENOUGH} {kind} in a row: {cell.failure_reason}"

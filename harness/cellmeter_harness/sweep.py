@@ -13,6 +13,7 @@ import msgspec
 from cellmeter_harness.agent import Agent, find_agent, with_additions
 from cellmeter_harness.task import Seconds, Task, find_tasks
 from cellmeter_harness.toml_file import convert_toml, read_toml, wrong
+from cellmeter_proxy.absorb import On429, Patience
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 
@@ -40,6 +41,14 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     key_env: str | None = None
     """The environment variable that holds the provider's key."""
     scripted: bool = False
+    on_429: On429 = "observe"
+    """What becomes of its 429s and failures; see ``cellmeter_proxy.absorb.On429``."""
+    patience_s: Seconds | None = None
+    """How long one call is tried again for under ``absorb`` and ``pace``; None is ten minutes."""
+
+    @property
+    def patience(self) -> Patience:
+        return Patience() if self.patience_s is None else Patience(budget_s=self.patience_s)
 
 
 class _Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +106,7 @@ class _SweepFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tasks: Annotated[list[str], msgspec.Meta(min_length=1)]
     repeats: _Count = 1
     log: str = "cellmeter.db"
+    prices: str | None = None
     isolation: IsolationChoice = "auto"
     concurrency: _Count = 1
     upstream: Upstream
@@ -114,6 +124,8 @@ class SweepSpec(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[Task]
     repeats: int = 1
     log: Path
+    prices: Path | None = None
+    """The user's own prices; see ``cellmeter_proxy.prices.load_overrides``."""
     isolation: IsolationChoice = "auto"
     concurrency: int = 1
     upstream: Upstream
@@ -161,6 +173,8 @@ class SweepDocument(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget | None = None
     """Of every cell."""
     granted_tools: list[str] = []
+    on_429: On429 = "observe"
+    patience_s: float | None = None
 
 
 def load_sweep(path: Path) -> SweepSpec:
@@ -181,9 +195,11 @@ def load_sweep(path: Path) -> SweepSpec:
     for name in names:
         if names.count(name) > 1:
             raise wrong(path, "agents", f"{name} is named twice", hint="copy its manifest under another name")
-    values = {name: getattr(file, name) for name in file.__struct_fields__}
-    tasks = find_tasks(file.tasks, base=base)
-    return SweepSpec(**values | {"agents": agents, "tasks": tasks, "log": base / Path(file.log).expanduser()})
+    values: dict[str, Any] = {name: getattr(file, name) for name in file.__struct_fields__}
+    values |= {"agents": agents, "tasks": find_tasks(file.tasks, base=base), "log": base / Path(file.log).expanduser()}
+    if file.prices is not None:
+        values["prices"] = base / Path(file.prices).expanduser()
+    return SweepSpec(**values)
 
 
 def plan_cells(spec: SweepSpec) -> list[CellPlan]:
@@ -224,6 +240,8 @@ def describe(spec: SweepSpec) -> SweepDocument:
         retry_infrastructure=spec.retry.infrastructure,
         budget=spec.limits.budget(),
         granted_tools=spec.grants.tools,
+        on_429=spec.upstream.on_429,
+        patience_s=spec.upstream.patience_s,
     )
 
 
@@ -259,6 +277,8 @@ def _check_upstream(upstream: Upstream, path: Path) -> None:
             raise wrong(path, "upstream.url", "carries more than an address", hint=_KEY_HINT)
     if upstream.key_env is not None and not _VARIABLE.fullmatch(upstream.key_env):
         raise wrong(path, "upstream.key_env", "not the name of an environment variable", hint=_KEY_HINT)
+    if upstream.patience_s is not None and upstream.on_429 == "observe":
+        raise wrong(path, "upstream.patience_s", 'nothing is tried again without on_429 = "absorb" or "pace"')
 
 
 def _refuse_secrets(value: Any, path: Path, key: str) -> None:

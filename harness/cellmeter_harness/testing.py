@@ -13,6 +13,7 @@ from cellmeter_harness.task import Task, load_task
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.log import Log, make_blob
 from cellmeter_proxy.record import Record
+from cellmeter_proxy.throttle import Throttle
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class LogRecorder:
         """Of every key, in the order of their issue."""
         self.spent: str | None = None
         """What ``sweep_spent`` says."""
+        self.throttle = Throttle()
         self._url = url
         self._socket_path = socket_path
 

@@ -3,6 +3,7 @@
 Invariant: it is never in the way of a call. A row reaches it after the answer's last bytes were let go, texts are
 counted in a process of their own, and what was found reaches the row as an update of exactly the columns that are the
 accountant's. What it did not come to before the proxy stopped is null in the log, and can be worked out again from it.
+A rate that it has learnt (``rates``) is used as the row is closed, and spares the next calls of its model all this.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from cellmeter_proxy.counts import is_unmetered
 from cellmeter_proxy.estimator import EstimatorProcess, Reply
 from cellmeter_proxy.log import CALIBRATION, Log
+from cellmeter_proxy.rates import Rate, RateKey, Rates, key_of
 from cellmeter_proxy.record import Call, Numbers
 from cellmeter_proxy.writer import LogWriter
 
@@ -39,6 +41,10 @@ class Accounting(Protocol):
         """Take the row of a call that has just been committed; to be called on the event loop."""
         ...
 
+    def priced(self, call: Call) -> Call:
+        """The call with its cost, where that is known already; in any thread."""
+        ...
+
 
 class Accountant:
     """Takes closed rows on the event loop, and fills their numbers in.
@@ -48,9 +54,13 @@ class Accountant:
 
     def __init__(self, writer: LogWriter, overrides: "Overrides | None" = None) -> None:
         self._writer = writer
+        self.rates: Rates | None = Rates() if overrides is None else None
+        """The rates that hold for all calls of a model; None where the user's own prices come first."""
         self._overrides = overrides
         self.on_numbers: Callable[[Numbers], object] | None = None
         """Told on the event loop what was found, before it is stored."""
+        self.on_rate: Callable[[RateKey, Rate | None], object] | None = None
+        """Told on the event loop what was learnt (see ``Rates.learn``)."""
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -74,9 +84,16 @@ class Accountant:
 
     def take(self, call: Call) -> None:
         """See ``Accounting``."""
-        if needs_numbers(call):
+        if needs_numbers(call, self.rates):
             # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
             self._loop.call_soon(self._queue.put, call)
+        elif call.usage_source == "provider" and self.on_numbers is not None:
+            numbers = Numbers(call_id=call.call_id, cost=call.cost, price_source=call.price_source)
+            self._loop.call_soon(self.on_numbers, numbers)
+
+    def priced(self, call: Call) -> Call:
+        """See ``Accounting``."""
+        return call if self.rates is None else self.rates.priced(call)
 
     async def aclose(self, bound_s: float) -> None:
         """Work off what is waiting, beginning no call after so many seconds, and stop."""
@@ -93,8 +110,12 @@ class Accountant:
             if self.on_numbers is not None:
                 self.on_numbers(one)
 
+        told = [one for one in numbers if one != Numbers(call_id=one.call_id)]
+        if not told and learned is None:
+            return
+
         def write(log: Log, _: None) -> None:
-            for one in numbers:
+            for one in told:
                 log.set_numbers(one)
             if learned is not None:
                 log.set_meta(CALIBRATION, learned)
@@ -137,15 +158,34 @@ class Accountant:
                 reply = self._estimator.estimate(call) if is_unmetered(call) else Reply()
                 found.append(_numbers(call, reply, self._overrides))
                 learned = reply.learned or learned
+                if self.rates is not None:
+                    self._learn(self.rates, call)
             except Exception:
                 _logger.exception("call %s has neither cost nor estimate", call.call_id)
         if found:
             self._loop.call_soon_threadsafe(self._store, found, learned)
 
+    def _learn(self, rates: Rates, call: Call) -> None:
+        key = key_of(call)
+        if key is None or not rates.lacks(key):
+            return
+        from cellmeter_proxy.prices import rate_of  # noqa: PLC0415 - loads the table of prices: not at start
 
-def needs_numbers(call: Call) -> bool:
-    """Whether there is anything to be worked out about a closed call."""
-    return call.usage_source == "provider" or is_unmetered(call)
+        rate = rate_of(call)
+        rates.learn(key, rate)
+        if self.on_rate is not None:
+            self._loop.call_soon_threadsafe(self.on_rate, key, rate)
+
+
+def needs_numbers(call: Call, rates: Rates | None) -> bool:
+    """Whether there is anything to be worked out about a closed call that its row does not say already."""
+    return is_unmetered(call) or (call.usage_source == "provider" and not _is_settled(call, rates))
+
+
+def _is_settled(call: Call, rates: Rates | None) -> bool:
+    """Whether its row says what it cost, or no price is known."""
+    rate = None if rates is None else rates.of(call)
+    return call.price_source is not None or (rate is not None and rate.source is None)
 
 
 def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers:

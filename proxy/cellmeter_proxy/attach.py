@@ -12,6 +12,7 @@ from typing import Protocol
 import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
+from cellmeter_proxy.http_client import Take
 from cellmeter_proxy.outcome import Broken
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.sending import Incoming, NoAnswerError
@@ -86,7 +87,7 @@ class Tape:
     async def take_on(self, request_hash: str, query: str) -> bool:
         """Count one more of those who wait for this answer, if it is the answer to their request."""
         known = (await self.exchange.opened()).request_hash
-        same = known == request_hash and self.exchange.request.query_string == query and not self.over
+        same = known == request_hash and self.exchange.request.query == query and not self.over
         self.exchange.followers += same
         return same
 
@@ -160,8 +161,17 @@ class Tape:
         news.set()
 
 
+class _Taped(Incoming):
+    """An answer whose pieces are given by ``chunks`` alone."""
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        async for chunk in self.chunks():
+            if not take(chunk):
+                yield
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Recorded(Incoming):
+class _Recorded(_Taped):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -169,7 +179,7 @@ class _Recorded(Incoming):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Played(Incoming):
+class _Played(_Taped):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -207,7 +217,7 @@ class Tapes:
         left = self.left(exchange.call.session, exchange.call.endpoint)
         wanted = (await exchange.opened()).request_hash if left else None
         for tape in left:
-            if wanted is not None and await tape.take_on(wanted, exchange.request.query_string):
+            if wanted is not None and await tape.take_on(wanted, exchange.request.query):
                 exchange.ends.callback(tape.let_go)
                 exchange.attached_to = tape.exchange.call.call_id
                 return tape

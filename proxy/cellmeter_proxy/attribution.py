@@ -6,7 +6,7 @@ fingerprint names the session, unless the path does (``/s/<name>/v1/…``).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from yarl import URL
 
 from cellmeter_proxy.keys import PREFIX, CellRef, KeyRing
+from cellmeter_proxy.record import ANONYMOUS
 from cellmeter_proxy.redact import Redactor, fingerprint
 
 _SESSION_PATH: Final = re.compile(r"^/s/((?:[A-Za-z0-9._~@:+-]|%[0-9A-Fa-f]{2}){1,384})(/.*|$)")
@@ -30,8 +31,8 @@ class Upstream:
     url: URL
     key: str | None = None
 
-    def target(self, path: str, query: str) -> URL:
-        """The provider's address for a path that a client used.
+    def target(self, path: str, query: str) -> str:
+        """Path and query at the provider, for those that a client used.
 
         The base may carry a version (``https://host/openai/v1``) or not (``https://host``); a client's ``/v1`` is
         taken as the same version, not as a second one.
@@ -39,7 +40,7 @@ class Upstream:
         base = self.url.raw_path.rstrip("/")
         if base.endswith("/v1") and (path == "/v1" or path.startswith("/v1/")):
             path = path[len("/v1") :]
-        return URL(f"{self.url.origin()}{base}{path}" + (f"?{query}" if query else ""), encoded=True)
+        return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Admission:
     """The secret that came with the request; for redaction, never for storage."""
     upstream_key: str | None
     """The secret to send in its place; None forwards the request's own."""
+
+
+SessionOf = Callable[[str | None, str | None], str]
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def admit(
     keys: KeyRing,
     cells_only: bool,
     upstream: Upstream,
-    salt: str,
+    session_of: SessionOf,
 ) -> Admission | Refusal:
     """Decide whose call a request is.
 
@@ -105,13 +109,13 @@ def admit(
         keys: the virtual keys in force.
         cells_only: refuse what has no virtual key, as a sweep does.
         upstream: where admitted calls go.
-        salt: of the log, for fingerprints.
+        session_of: names the session of a call that belongs to no cell (see ``session_of``).
 
     """
     named, path = split_session(path)
     key = presented_key(headers)
     cell = keys.find(key) if key else None
-    session = cell.session if cell else _session(named, key, salt)
+    session = cell.session if cell else session_of(named, key)
     if cell is not None:
         return Admission(session, path, cell, key, upstream.key)
     if cells_only or (key is not None and key.startswith(PREFIX)):
@@ -119,9 +123,10 @@ def admit(
     return Admission(session, path, None, key, upstream.key)
 
 
-def _session(named: str | None, key: str | None, salt: str) -> str:
+def session_of(named: str | None, key: str | None, salt: str) -> str:
+    """The session of a call by the name in its path, or else by its key's fingerprint under the log's salt."""
     if named is not None:
         # A key where a name should stand is as secret as anywhere else.
         is_secret = named == key or bool(Redactor().text(named)[1])
         return fingerprint(named, salt) if is_secret else named
-    return fingerprint(key, salt) if key else "anonymous"
+    return fingerprint(key, salt) if key else ANONYMOUS

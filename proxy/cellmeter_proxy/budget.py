@@ -6,6 +6,7 @@ than what was in flight when they were reached.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import msgspec
 from cellmeter_proxy.counts import is_unmetered
 from cellmeter_proxy.record import Call, Dialect, Numbers
 
+_OF_SWEEP: Final = re.compile(r"the budget of [^()]* of this sweep is spent \(")
 _FREE: Final[frozenset[Dialect]] = frozenset({"models", "count_tokens"})
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Amount = Annotated[float, msgspec.Meta(ge=0)]
@@ -48,7 +50,10 @@ class Account:
     cost_usd: float = 0.0
 
     def refusal(self, now: float) -> str | None:
-        """Why no further call is admitted, or None. Begins with ``the budget``: ``trouble_of`` goes by that."""
+        """Why no further call is admitted, or None.
+
+        Begins with ``the budget``, which ``trouble_of`` goes by, and names the owner, as ``is_of_sweep`` looks for it.
+        """
         budget, passed = self.budget, now - self.opened_at
         figures = (
             (budget.calls, self.calls, _calls(budget.calls), f"{self.calls:,} made"),
@@ -175,6 +180,11 @@ class Ledger:
     def sweep_spent(self) -> str | None:
         """Why no further call of any cell is admitted, or None."""
         return None if self._sweep is None else self._sweep.refusal(self._clock())
+
+
+def is_of_sweep(refusal: str) -> bool:
+    """Whether it is the budget of all cells together that is spent, by an ``Account``'s sentence."""
+    return _OF_SWEEP.search(refusal) is not None
 
 
 def is_metered(call: Call) -> bool:

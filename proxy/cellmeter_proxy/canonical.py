@@ -8,6 +8,7 @@ escape is encoded as its three bytes (generalised UTF-8, https://simonsapin.gith
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn
 
@@ -25,6 +26,10 @@ NOT_JSON: Final = object()
 """What ``parse`` returns for bytes that have no canonical form; JSON's null is None."""
 
 _quote = json.encoder.encode_basestring
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+_DECODER: Final = msgspec.json.Decoder(float_hook=msgspec.Raw)
+_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![0-9.eE])")
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 def body_hash(body: bytes) -> str:
@@ -62,26 +67,39 @@ def prefix_chain(messages: Iterable[object]) -> list[str]:
 
 
 def parse(body: bytes) -> Any:
-    """The value of a JSON text with its numbers as ``msgspec.Raw`` literals, or ``NOT_JSON``.
+    """The value of a JSON text, its numbers such that ``dump`` writes their literals, or ``NOT_JSON``.
 
     NaN and infinities, a byte order mark, bytes that are not UTF-8, nesting beyond ``MAX_DEPTH`` and a text beyond
     ``MAX_BYTES`` or ``MAX_ELEMENTS`` are not JSON here.
     """
-    if len(body) > MAX_BYTES or body.count(b",") > MAX_ELEMENTS:
+    if len(body) > MAX_ELEMENTS and (len(body) > MAX_BYTES or body.count(b",") > MAX_ELEMENTS):
         return NOT_JSON
-    try:
-        value = _decoder().decode(body.decode())
-    except (ValueError, RecursionError):
-        return NOT_JSON
+    value = _parse(body)
     return value if _depth_within(value, MAX_DEPTH) else NOT_JSON
 
 
 def dump(value: object) -> bytes:
     """The canonical form of a value that ``parse`` returned."""
     try:
-        return msgspec.json.encode(value, order="deterministic")
+        return _ENCODER.encode(value)
     except UnicodeEncodeError:
         return _dump_surrogates(value).encode("utf-8", "surrogatepass")
+
+
+def _parse(body: bytes) -> Any:
+    """The value, read by msgspec where that keeps all that is written: it gives integers as they are, but no sign to 0.
+
+    What it refuses is left to the standard library, which takes lone surrogates and integers of any length.
+    """
+    try:
+        if _NEGATIVE_ZERO.search(body) is None:
+            return _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _decoder().decode(body.decode())
+    except (ValueError, RecursionError):
+        return NOT_JSON
 
 
 def _decoder() -> json.JSONDecoder:
@@ -97,18 +115,17 @@ def _refuse(text: str) -> NoReturn:
 
 
 def _depth_within(value: object, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [child for node in level for child in _children(node)]
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
+    for _ in range(limit - 1):
         if not level:
             return True
-    return False
-
-
-def _children(node: object) -> Iterable[object]:
-    if isinstance(node, dict):
-        return node.values()
-    return node if isinstance(node, list) else ()
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if type(child) in _CONTAINERS
+        ]
+    return not any(level)
 
 
 def _dump_surrogates(value: object) -> str:

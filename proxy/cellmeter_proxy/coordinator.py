@@ -31,6 +31,7 @@ from cellmeter_proxy.messages import (
     HeadOf,
     Join,
     Joined,
+    Learnt,
     Leave,
     Message,
     NoAnswer,
@@ -51,6 +52,7 @@ from cellmeter_proxy.messages import (
     UsageRefused,
 )
 from cellmeter_proxy.metrics import lasting, together
+from cellmeter_proxy.rates import Rate, RateKey
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.till import Till
 
@@ -92,16 +94,18 @@ class Coordinator:
         self._accountant = accountant
         self._till = Till(ledger)
         accountant.on_numbers = self._till.learn
+        accountant.on_rate = self._learn
         self._lanes = Lanes()
         self._members: list[Member] = []
         self._past: list[Family] = []
-        self._refused: list[UsageRefused] = []
+        self._known: list[UsageRefused | Learnt] = []
+        """What every worker is told, also those that are started later."""
 
     async def attend(self, member: Member) -> None:
         """Serve a worker until it is gone, and take back what it held."""
         self._members.append(member)
-        for refused in self._refused:
-            member.link.tell(refused)
+        for message in self._known:
+            member.link.tell(message)
         if self._stopping:
             member.link.tell(Stop())
         try:
@@ -179,11 +183,14 @@ class Coordinator:
             case _:
                 raise TypeError(type(message).__name__)
 
-    def _pass_on(self, refused: UsageRefused) -> None:
-        if refused not in self._refused:
-            self._refused.append(refused)
+    def _pass_on(self, message: UsageRefused | Learnt) -> None:
+        if message not in self._known:
+            self._known.append(message)
             for member in self._members:
-                member.link.tell(refused)
+                member.link.tell(message)
+
+    def _learn(self, key: RateKey, rate: Rate | None) -> None:
+        self._pass_on(Learnt(key=key, rate=rate))
 
     # Budgets
 
@@ -197,7 +204,7 @@ class Coordinator:
 
     def _queue(self, member: Member, message: Queue) -> None:
         lane = self._lanes.of(message.key)
-        waiter = lane.queue(message.tokens, again=message.again)
+        waiter = lane.queue(message.tokens, again=message.again, model=message.model)
         member.places[message.place] = (lane, waiter)
 
         def tell(turn: "asyncio.Future[None]") -> None:

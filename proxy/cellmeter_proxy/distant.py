@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Final
 
 import aiohttp
-from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cellmeter_proxy.attach import Playable, Tape, Tapes
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import RawHeaders
+from cellmeter_proxy.http_client import Take
 from cellmeter_proxy.link import Link, LinkLostError
 from cellmeter_proxy.messages import (
     AnswerHead,
@@ -61,7 +61,7 @@ class Neighbours:
         if wanted is None:
             return None
         for call_id in found.call_ids:
-            request = Join(call_id=call_id, query=exchange.request.query_string, request_hash=wanted)
+            request = Join(call_id=call_id, query=exchange.request.query, request_hash=wanted)
             if (await self._link.ask(request, Joined)).same:
                 exchange.ends.callback(self._link.tell, Unjoin(call_id=call_id))
                 exchange.attached_to = call_id
@@ -90,22 +90,24 @@ class _Borrowed:
             raise NoAnswerError(head.broken, unsent=False)
         if not isinstance(head, AnswerHead):
             raise TypeError(type(head).__name__)
-        return _Streamed(_DistantHead(head), head.asked, link=self._link, call_id=self._call_id)
+        return Incoming(_DistantAnswer(head, self._link, self._call_id), head.asked)
 
 
 @dataclass(frozen=True)
-class _DistantHead:
-    """The head of an answer whose connection another process has."""
+class _DistantAnswer:
+    """A ``ProviderResponse`` whose connection another process has."""
 
     head: AnswerHead
-    content: aiohttp.StreamReader = EMPTY_PAYLOAD
+    link: Link
+    call_id: str
+    is_whole: bool = False
 
     @property
     def status(self) -> int:
         return self.head.status
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> str:
         return self.head.reason
 
     @property
@@ -116,23 +118,6 @@ class _DistantHead:
     def headers(self) -> CIMultiDictProxy[str]:
         pairs = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in self.raw_headers]
         return CIMultiDictProxy(CIMultiDict(pairs))
-
-    def close(self) -> None:
-        """Nothing: it is its lender's to close."""
-
-    async def __aenter__(self) -> object:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Streamed(Incoming):
-    link: Link
-    call_id: str
 
     async def chunks(self) -> AsyncIterator[bytes]:
         position = 0
@@ -150,6 +135,22 @@ class _Streamed(Incoming):
                 raise TimeoutError
             if more.broken is not None:
                 raise aiohttp.ClientPayloadError(more.broken)
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        async for chunk in self.chunks():
+            if not take(chunk):
+                yield
+
+    def close(self) -> None:
+        """Nothing: it is its lender's to close."""
+
+    async def __aenter__(self) -> object:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
 
 
 class Lender:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from cellmeter_proxy.http_server import Request, Response
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
@@ -16,7 +17,7 @@ from cellmeter_proxy.redact import Redactor
 class Exchange:
     """One call while it lasts."""
 
-    request: web.Request
+    request: Request
     body: bytes
     """Exactly as received."""
     call: Call
@@ -28,11 +29,11 @@ class Exchange:
     """What goes to the provider instead of the body, so that its stream reports usage."""
     attempts: list[Attempt] = field(default_factory=list)
     client_gone_at: int | None = None
-    response: web.StreamResponse | None = None
+    response: Response | None = None
     """The answer to the client, once its head has been released."""
     answer: Answer | None = None
     """The provider's answer, as far as it has come."""
-    early: web.StreamResponse | None = None
+    early: Response | None = None
     """The answer to the client, where its head was released before the provider had answered."""
     queue_ms: float | None = None
     """How long the call was held back before its first try."""
@@ -72,12 +73,16 @@ class Upload:
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
-    async def receive(self, request: web.Request, silence_s: float) -> None:
+    async def receive(self, request: Request, silence_s: float) -> None:
         """Read the whole body, or as much of it as comes.
 
         aiohttp does not tell the reader of a body that went on with something that is no HTTP: silence does.
         """
         try:
+            if request.content.is_eof():
+                self.chunks.append(request.content.read_nowait())
+                return
+            request.invite_body()
             async with asyncio.timeout(silence_s) as patience:
                 async for chunk in request.content.iter_any():
                     self.chunks.append(chunk)

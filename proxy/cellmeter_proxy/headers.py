@@ -1,38 +1,38 @@
 """Which headers go on, and which belong to one hop (RFC 9110 §7.6.1).
 
-Names, order, case and repetitions are kept, the case of a request's repeated name aside. What the proxy's own
-connections need (Host, Content-Length, Transfer-Encoding, Connection) is left for them to set.
+Names, order, case, repetitions and bytes are kept. What the proxy's own connections need (Host, Content-Length,
+Transfer-Encoding, Connection) is left for them to set.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
-from multidict import CIMultiDict
-
-RawHeaders = Iterable[tuple[bytes, bytes]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 _HOP_BY_HOP: Final = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
 )
 # Expect is answered by our own server, and the body is at hand when it is sent on.
-_SET_BY_CLIENT: Final = frozenset({"host", "content-length", "expect"})
-_KEY_HEADERS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+_NOT_SENT_ON: Final = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_NOT_SHORTENED: Final = _HOP_BY_HOP | {b"content-length"}
+_KEY_HEADERS: Final = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+_IDENTITY: Final = (b"Accept-Encoding", b"identity")
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False) -> CIMultiDict[str]:
+def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False) -> list[tuple[bytes, bytes]]:
     """The headers of a request as the provider shall see them.
 
     Args:
@@ -42,18 +42,19 @@ def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False)
         identity: ask for an answer without content coding, whatever the client takes.
 
     """
-    headers = _spelled_alike(_end_to_end(raw, _SET_BY_CLIENT))
+    headers = _end_to_end(raw, _NOT_SENT_ON)
     if identity:
-        headers["Accept-Encoding"] = "identity"
+        headers = [header for header in headers if header[0].lower() != b"accept-encoding"]
+        headers.append(_IDENTITY)
     if key is None:
         return headers
-    replaced = CIMultiDict((name, _credential(name, value, key)) for name, value in headers.items())
-    if not any(name.lower() in _KEY_HEADERS for name in replaced):
-        replaced["Authorization"] = f"Bearer {key}"
+    replaced = [(name, _credential(name, value, key.encode())) for name, value in headers]
+    if not any(name.lower() in _KEY_HEADERS for name, _ in replaced):
+        replaced.append((b"Authorization", b"Bearer " + key.encode()))
     return replaced
 
 
-def answer_headers(raw: RawHeaders, *, shortened: bool = False) -> CIMultiDict[str]:
+def answer_headers(raw: RawHeaders, *, shortened: bool = False) -> list[tuple[bytes, bytes]]:
     """The headers of an answer as the client shall see them.
 
     Args:
@@ -61,37 +62,34 @@ def answer_headers(raw: RawHeaders, *, shortened: bool = False) -> CIMultiDict[s
         shortened: something is taken out of the answer, so that its Content-Length does not hold.
 
     """
-    return _end_to_end(raw, frozenset({"content-length"}) if shortened else frozenset())
+    return _end_to_end(raw, _NOT_SHORTENED if shortened else _HOP_BY_HOP)
 
 
-def _end_to_end(raw: RawHeaders, drop: frozenset[str]) -> CIMultiDict[str]:
-    pairs = [(_text(name), _text(value)) for name, value in raw]
-    named = {
-        token.strip().lower() for name, value in pairs if name.lower() == "connection" for token in value.split(",")
-    }
-    dropped = _HOP_BY_HOP | drop | named
-    return CIMultiDict((name, value) for name, value in pairs if name.lower() not in dropped)
+def _end_to_end(raw: RawHeaders, dropped: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+    kept: list[tuple[bytes, bytes]] = []
+    named: set[bytes] = set()
+    for header in raw:
+        name = header[0].lower()
+        if name not in dropped:
+            kept.append(header)
+        elif name == b"connection":
+            named |= {token.strip().lower() for token in header[1].split(b",")}
+    if not named <= _HOP_BY_HOP:
+        kept = [(name, value) for name, value in kept if name.lower() not in named]
+    if _CONTROL.search(b"".join([value for _, value in kept])):
+        return [(name, printable(value)) for name, value in kept]
+    return kept
 
 
-def _spelled_alike(headers: CIMultiDict[str]) -> CIMultiDict[str]:
-    """With every repetition of a name in the case of its first one: aiohttp's client keeps only the last spelling."""
-    spelling: dict[str, str] = {}
-    return CIMultiDict((spelling.setdefault(name.lower(), name), value) for name, value in headers.items())
-
-
-def printable(text: str) -> str:
+def printable(value: bytes) -> bytes:
     """A field value or reason phrase without CR, LF, NUL and their like, each replaced by a space (RFC 9110 §5.5)."""
-    return _CONTROL.sub(" ", text)
+    return _CONTROL.sub(b" ", value)
 
 
-def _text(raw: bytes) -> str:
-    return printable(raw.decode("utf-8", "surrogateescape"))
-
-
-def _credential(name: str, value: str, key: str) -> str:
+def _credential(name: bytes, value: bytes, key: bytes) -> bytes:
     match name.lower():
-        case "authorization":
-            return f"Bearer {key}"
+        case b"authorization":
+            return b"Bearer " + key
         case lowered if lowered in _KEY_HEADERS:
             return key
         case _:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 import msgspec
-from aiohttp import web
 
+from cellmeter_proxy.http_server import Reply
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
@@ -24,12 +24,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def health(
-    writer: LogWriter, open_calls: Callable[[], Awaitable[int]]
-) -> Callable[[web.Request], Awaitable[web.Response]]:
+def health(writer: LogWriter, open_calls: Callable[[], Awaitable[int]]) -> Callable[[], Awaitable[Reply]]:
     """The handler."""
 
-    async def handle(_: web.Request) -> web.Response:
+    async def handle() -> Reply:
         error = await _why_unwritable(writer)
         found = Health(
             status="ok" if error is None else "failing",
@@ -37,11 +35,8 @@ def health(
             open_calls=await open_calls(),
             error=error,
         )
-        return web.Response(
-            status=200 if error is None else 503,
-            body=msgspec.json.encode(found),
-            headers={"Content-Type": "application/json", "x-request-id": new_id()},
-        )
+        status = 200 if error is None else 503
+        return Reply(status, msgspec.json.encode(found), b"application/json", x_request_id=new_id())
 
     return handle
 

@@ -1,5 +1,7 @@
 """The queues of ``--on-429 pace``: one for each key, shared by all calls that use it, first come, first served.
 
+Where the provider is seen to limit each model by itself (``models``), the queue falls apart into one for each model.
+
 Invariant: a call that has to be tried again stands before those that came after it; who leaves the queue leaves no gap.
 """
 
@@ -9,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cellmeter_proxy.models import Models
 from cellmeter_proxy.pace import Entry, Limits
 from cellmeter_proxy.ratelimit import Limit
 
@@ -37,13 +40,14 @@ class Waiter:
 
     tokens: int
     turn: "asyncio.Future[None]"
+    model: str | None = None
     slot: Place | None = None
 
 
 class Queueing(Protocol):
     """What a relay has of the queue of one key, wherever it is kept."""
 
-    def queue(self, tokens: int, *, again: bool) -> Waiter:
+    def queue(self, tokens: int, *, again: bool, model: str | None = None) -> Waiter:
         """Stand in the queue: at its end, or before it with a call that was let through before."""
         ...
 
@@ -55,20 +59,21 @@ class Queueing(Protocol):
 class Slot:
     """A ``Place`` in this process."""
 
-    def __init__(self, lane: "Lane", entry: Entry) -> None:
+    def __init__(self, lane: "Lane", entry: Entry, model: str | None) -> None:
         self._lane = lane
         self._entry = entry
+        self._model = model
         self._left = False
 
     def answered(self, limits: Mapping[str, Limit]) -> None:
         """See ``Place``."""
         self._lane.limits.answered(self._entry, limits, self._lane.now())
-        self._lane.pump()
+        self._lane.hear(self._model, limits)
 
     def refused(self, limits: Mapping[str, Limit], wait_s: float) -> None:
         """See ``Place``."""
         self._lane.limits.refused(self._entry, limits, wait_s, self._lane.now())
-        self._lane.pump()
+        self._lane.hear(self._model, limits, wait_s)
 
     def leave(self) -> None:
         """See ``Place``."""
@@ -79,10 +84,13 @@ class Slot:
 
 
 class Lane:
-    """The queue of one key."""
+    """The queue of one key, or of one model of it."""
 
     def __init__(self) -> None:
         self.limits = Limits()
+        self._models = Models()
+        self._parts: dict[str | None, Lane] = {}
+        """By model, once they are apart."""
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Waiter] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -94,11 +102,13 @@ class Lane:
     @property
     def idle(self) -> bool:
         """Nobody waits, and nothing is under way."""
-        return not self._waiting and not self.limits.under_way
+        return not self._waiting and not self.limits.under_way and all(part.idle for part in self._parts.values())
 
-    def queue(self, tokens: int, *, again: bool) -> Waiter:
+    def queue(self, tokens: int, *, again: bool, model: str | None = None) -> Waiter:
         """See ``Queueing``."""
-        waiter = Waiter(tokens, self._loop.create_future())
+        if self._models.apart:
+            return self._part(model).queue(tokens, again=again)
+        waiter = Waiter(tokens, self._loop.create_future(), model)
         if again:
             self._waiting.appendleft(waiter)
         else:
@@ -112,6 +122,34 @@ class Lane:
         if waiter.slot is not None:
             waiter.slot.leave()
         self.pump()
+        for part in self._parts.values():
+            part.pump()
+
+    def hear(self, model: str | None, limits: Mapping[str, Limit], wait_s: float = 0.0) -> None:
+        """The provider has said something about a model; with a refusal, how long it is to be left alone."""
+        if self._models.note(model, limits, self.limits.under_way, self.now()):
+            waiting, self._waiting = self._waiting, deque()
+            for waiter in waiting:
+                self._part(waiter.model).take_over(waiter)
+        if self._models.apart and wait_s:
+            self._part(model).limits.close(self.now() + wait_s)
+        self.pump()
+
+    def take_over(self, waiter: Waiter) -> None:
+        """Have one who stood in another queue stand at the end of this one."""
+        self._waiting.append(waiter)
+        self.pump()
+
+    def _part(self, model: str | None) -> "Lane":
+        """The queue of a model, with what is known of its limits."""
+        if model not in self._parts:
+            if len(self._parts) >= _MAX_LANES:
+                self._parts = {name: part for name, part in self._parts.items() if not part.idle}
+            part = self._parts[model] = Lane()
+            last = self._models.last(model)
+            if last is not None:
+                part.limits.told(last.limits, last.at)
+        return self._parts[model]
 
     def pump(self) -> None:
         """Let through whoever may go now, in order, and look again when the next one may."""
@@ -127,7 +165,7 @@ class Lane:
                 if delay > 0:
                     self._timer = self._loop.call_later(delay, self.pump)
                     return
-                waiter.slot = Slot(self, self.limits.enter(waiter.tokens, self.now()))
+                waiter.slot = Slot(self, self.limits.enter(waiter.tokens, self.now()), waiter.model)
                 waiter.turn.set_result(None)
             self._waiting.popleft()
 

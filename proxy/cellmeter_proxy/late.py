@@ -5,9 +5,8 @@ Invariant: the client can parse what it gets, whatever the provider answered: an
 
 from typing import Final
 
-from aiohttp import web
-
 from cellmeter_proxy.encodings import StreamDecoder
+from cellmeter_proxy.http_server import Reply, Response
 from cellmeter_proxy.waiting import EVENTS
 
 # Line ends are white space in JSON, and would end the event's data line.
@@ -24,7 +23,7 @@ class Envelope:
 
     """
 
-    def __init__(self, early: web.StreamResponse, *, streamed: bool, encoding: str | None) -> None:
+    def __init__(self, early: Response, *, streamed: bool, encoding: str | None) -> None:
         self._as_event = is_stream(early) and not streamed
         self._decoder = StreamDecoder(encoding)
         self._begun = False
@@ -42,17 +41,16 @@ class Envelope:
         return b"\n\n" if self._begun else b""
 
 
-def is_stream(early: web.StreamResponse) -> bool:
+def is_stream(early: Response) -> bool:
     """Whether the client was told that events follow."""
-    return early.headers["Content-Type"] == EVENTS.content_type
+    return (b"Content-Type", EVENTS.content_type) in early.headers
 
 
-async def answer_late(early: web.StreamResponse, reply: web.Response) -> web.StreamResponse:
+async def answer_late(early: Response, reply: Reply) -> Response:
     """Give the proxy's own answer to a client that already has another head."""
     envelope = Envelope(early, streamed=False, encoding=None)
-    body = reply.body if isinstance(reply.body, bytes) else b""
     try:
-        await early.write(envelope.put(body) + envelope.end())
+        await early.write(envelope.put(reply.body) + envelope.end())
     except ConnectionError:
         return early
     return early

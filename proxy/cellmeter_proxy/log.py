@@ -9,26 +9,34 @@ name; a blob is stored under the SHA-256 of its content; nothing is ever deleted
 
 import hashlib
 import os
+import re
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 import zstandard
-from sqlite_utils import Database
 
-from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record, now_us
-from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns, migrate
+from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
+from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
 
 R = TypeVar("R", bound=Record)
-Durability = Literal["full", "process"]
-BUSY_MS: Final = 10_000
 _ZSTD_LEVEL: Final = 3
+_WRITER: Final = re.compile(r"(.*)/([0-9]{1,10})/([0-9]+)")
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
+AT_OPENING: Final = (
+    *("call_id", "session", "seq", "cell_id", "cell_attempt", "writer", "via", "method", "endpoint", "dialect"),
+    *("upstream", "request_model", "stream", "body_hash", "request_hash", "prefix_hash", "message_count"),
+    *("new_messages", "provider_tools", "request_bytes", "request_blob", "request_encoding", "started_at"),
+    *("retry_number", "user_agent", "client_session"),
+)
+"""The columns of a call that are known when its row is opened and never change: all that is indexed, but the state."""
+_AT_BOTH: Final = ("state", "usage_source", "sent_hash", "redactions")
 _SET_NUMBERS: Final = """
     UPDATE calls SET cost = :cost, price_source = :price_source, estimate_method = :estimate_method,
         estimated_prompt_tokens = :estimated_prompt_tokens, estimated_completion_tokens = :estimated_completion_tokens,
@@ -50,6 +58,8 @@ class Log:
         self.conn = conn
         self.path = path
         self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
+        self._rows = _CallRows()
+        self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -60,46 +70,20 @@ class Log:
 
         """
         path = Path(path)
-        try:
-            conn = _connect(path, read_only=False)
-            _refuse_foreign(conn, path, allow_empty=True)
-            conn.execute("PRAGMA journal_mode=WAL")
-            conn.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
-            db = Database(conn, execute_plugins=False)
-            migrate(db)
-            facts = {
-                "creator": "cellmeter",
-                "created_at": str(now_us()),
-                "fingerprint_salt": os.urandom(16).hex(),
-            }
-            conn.executemany("INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?)", facts.items())
-            conn.execute(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),)
-            )
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from None
-        return cls(conn, path)
+        with open_for_writing(path, durability) as conn:
+            return cls(conn, path)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Open an existing log for reading.
+        """Open an existing log for reading, also where its directory cannot be written.
 
         Raises:
             CellmeterError: there is no such file, it is not a log, or it is of a newer version.
 
         """
         path = Path(path)
-        if not path.exists():
-            raise CellmeterError(
-                f"there is no log at {path}",
-                hint="record one with `cellmeter proxy`, `cellmeter run` or `cellmeter demo`",
-            )
-        try:
-            conn = _connect(path, read_only=True)
-            _refuse_foreign(conn, path, allow_empty=False)
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from None
-        return cls(conn, path)
+        with open_for_reading(path) as conn:
+            return cls(conn, path)
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +102,10 @@ class Log:
         row = self.conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
+    def lacks(self, type_: type[Record]) -> bool:
+        """Whether the log is of a version before a table, so that there are no rows of its type."""
+        return self._is_older and not self._statements[type_].there
+
     def rows(self, type_: type[R], where: str = "1", params: Sequence[object] = ()) -> Iterator[R]:
         """The rows of a table, in the order they were written, as values of their type.
 
@@ -128,6 +116,8 @@ class Log:
 
         """
         statements = self._statements[type_]
+        if self.lacks(type_):
+            return
         tail = where if "order by" in where.lower() else f"{where} ORDER BY rowid"
         for row in self.conn.execute(f"{statements.select} WHERE {tail}", params):
             yield statements.decode(row)
@@ -144,6 +134,10 @@ class Log:
             raise KeyError(digest)
         return zstandard.ZstdDecompressor().decompress(row.data, max_output_size=max(row.size, 1))
 
+    def stored(self) -> list[tuple[str, int]]:
+        """Digest and size of everything that is stored, in the order in which reading it costs least."""
+        return self.conn.execute("SELECT digest, size FROM blobs ORDER BY rowid").fetchall()
+
     # Writing; the caller holds a transaction, or accepts one per statement
 
     def append(self, *records: Record) -> None:
@@ -155,12 +149,12 @@ class Log:
     def replace(self, record: Record) -> None:
         """Put a row in place of the one with its key. For a row that its own writer completes, nothing else."""
         statements = self._statements[type(record)]
-        self.conn.execute(statements.insert.replace("INSERT", "INSERT OR REPLACE", 1), statements.encode(record))
+        self.conn.execute(statements.replace, statements.encode(record))
 
     def put_blob(self, blob: BlobRow) -> None:
         """Store content once; a second copy of the same content is nothing new."""
         statements = self._statements[BlobRow]
-        self.conn.execute(statements.insert.replace("INSERT", "INSERT OR IGNORE", 1), statements.encode(blob))
+        self.conn.execute(statements.insert_once, statements.encode(blob))
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
@@ -169,15 +163,21 @@ class Log:
     def open_call(self, call: Call) -> int:
         """Write a call's row before its answer, and return its place within the session."""
         row = self.conn.execute("SELECT max(seq) FROM calls WHERE session = ?", (call.session,)).fetchone()
-        seq = (row[0] or 0) + 1
-        self.append(msgspec.structs.replace(call, seq=seq))
+        seq: int = (row[0] or 0) + 1
+        call = msgspec.structs.replace(call, seq=seq)
+        values = self._rows.opening(call)
+        if values is None:
+            self.append(call)
+        else:
+            self.conn.execute(self._rows.open, values)
         return seq
 
     def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
-        """Complete an open row, with its attempts, once the whole answer is known."""
-        statements = self._statements[Call]
-        values = statements.encode(call)
-        self.conn.execute(statements.update_call, (*values, call.call_id))
+        """Complete an open row, with its attempts, once the whole answer is known.
+
+        What the row said of the request when it was opened stays as it is.
+        """
+        self.conn.execute(self._rows.close, self._rows.closing(call))
         for attempt in attempts:
             self.replace(attempt)
 
@@ -221,23 +221,30 @@ class _Statements:
 
     def __init__(self, row: type[Record], there: frozenset[str]) -> None:
         self._row = row
+        self.there = there
         self._names = list(columns(row))
         self._json = json_columns(row)
+        self._places = [place for place, name in enumerate(self._names) if name in self._json]
+        self._values: Callable[[Record], tuple[Any, ...]] = attrgetter(*self._names)
         listed = ", ".join(f'"{name}"' for name in self._names)
         table = TABLES[row]
         # A log of an older version lacks the columns that came later: nothing was measured for them.
         found = ", ".join(f'"{name}"' if name in there else "NULL" for name in self._names)
         self.select = f"SELECT {found} FROM {table}"
-        self.insert = f"INSERT INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
-        # A call's place was given when it was opened and is nobody's to change.
-        assignments = ", ".join(f'"{name}" = ' + ("coalesce(?, seq)" if name == "seq" else "?") for name in self._names)
-        self.update_call = f"UPDATE {table} SET {assignments} WHERE call_id = ?"
+        into = f"INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
+        self.insert = f"INSERT {into}"
+        self.insert_once = f"INSERT OR IGNORE {into}"
+        self.replace = f"INSERT OR REPLACE {into}"
 
     def encode(self, record: Record) -> tuple[Any, ...]:
-        return tuple(
-            msgspec.json.encode(value).decode() if name in self._json and value is not None else value
-            for name, value in ((name, getattr(record, name)) for name in self._names)
-        )
+        values = self._values(record)
+        if not self._places:
+            return values
+        encoded = list(values)
+        for place in self._places:
+            if values[place] is not None:
+                encoded[place] = msgspec.json.encode(values[place]).decode()
+        return tuple(encoded)
 
     def decode(self, row: Sequence[Any]) -> Any:
         values = {
@@ -245,6 +252,35 @@ class _Statements:
             for name, value in zip(self._names, row, strict=True)
         }
         return msgspec.convert(values, self._row, strict=False)
+
+
+class _CallRows:
+    """How a call is written twice, each time no more of it than is new: its row is wide, and some indexes are large."""
+
+    def __init__(self) -> None:
+        at_closing = [name for name in Call.__struct_fields__ if name not in (*AT_OPENING, *_AT_BOTH)]
+        first, last = (*_AT_BOTH, *AT_OPENING), (*_AT_BOTH, *at_closing)
+        self.open = f"INSERT INTO calls ({', '.join(first)}) VALUES ({', '.join('?' * len(first))})"
+        self.close = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in last)} WHERE call_id = ?"
+        self._first: Callable[[Call], tuple[Any, ...]] = attrgetter(*first)
+        self._last: Callable[[Call], tuple[Any, ...]] = attrgetter(*last, "call_id")
+        self._at_closing: Callable[[Call], tuple[Any, ...]] = attrgetter(*at_closing)
+        self._tools = first.index("provider_tools")
+
+    def opening(self, call: Call) -> tuple[Any, ...] | None:
+        """The values for ``open``, or None where more is known of the call than when it is opened."""
+        later = self._at_closing(call)
+        if later.count(None) < len(later):
+            return None
+        values = self._first(call)
+        if call.provider_tools is None:
+            return values
+        tools = msgspec.json.encode(call.provider_tools).decode()
+        return (*values[: self._tools], tools, *values[self._tools + 1 :])
+
+    def closing(self, call: Call) -> tuple[Any, ...]:
+        """The values for ``close``."""
+        return self._last(call)
 
 
 def _columns_there(conn: sqlite3.Connection, row: type[Record]) -> frozenset[str]:
@@ -272,17 +308,23 @@ def writer_name() -> str:
 
 
 def writer_is_alive(writer: str) -> bool:
-    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell."""
-    host, pid_text, start = writer.rsplit("/", 2)
+    """Whether the process of a writer's name still runs. One of another host counts as alive: nobody here can tell.
+
+    What is no such name is nobody's.
+    """
+    named = _WRITER.fullmatch(writer)
+    if named is None:
+        return False
+    host, process, start = named.groups()
     if host != socket.gethostname():
         return True
-    pid = int(pid_text)
+    pid = int(process)
     running_since = _process_start(pid)
     if running_since is not None:
         return str(running_since) == start
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -296,35 +338,3 @@ def _process_start(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat.rpartition(")")[2].split()[19])
-
-
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-    conn.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-    return conn
-
-
-def _refuse_foreign(conn: sqlite3.Connection, path: Path, *, allow_empty: bool) -> None:
-    tables = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables and allow_empty:
-        return
-    if not {"meta", "calls"} <= tables:
-        raise CellmeterError(
-            f"{path} is not a cellmeter log: it is a database of something else",
-            hint="name the file that `cellmeter proxy --log` or `cellmeter run` wrote",
-        )
-    row = conn.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    version = int(row[0]) if row else 0
-    if version > SCHEMA_VERSION:
-        raise CellmeterError(
-            f"{path} was written by a newer cellmeter: its schema is version {version},"
-            f" this one reads {SCHEMA_VERSION}",
-            hint="upgrade with `pip install -U cellmeter`",
-        )
-
-
-def _unusable(path: Path, error: Exception) -> CellmeterError:
-    if "not a database" in str(error):
-        return CellmeterError(f"{path} is not a cellmeter log: it is not an SQLite file")
-    return CellmeterError(f"the log {path} cannot be opened: {error}", hint="check the path and its permissions")

@@ -9,6 +9,7 @@ import msgspec
 
 from cellmeter_proxy.outcome import Broken
 from cellmeter_proxy.ratelimit import Limit
+from cellmeter_proxy.rates import Rate, RateKey
 from cellmeter_proxy.record import Call
 
 
@@ -31,6 +32,13 @@ class Account(_Message, frozen=True, kw_only=True):
     """A closed row, whose cost and estimates are to be worked out."""
 
     call: Call
+
+
+class Learnt(_Message, frozen=True, kw_only=True):
+    """To a worker: what calls of a kind cost, so that it need not ask (see ``Rates.learn``)."""
+
+    key: RateKey
+    rate: Rate | None
 
 
 class TakeOn(_Message, frozen=True, kw_only=True):
@@ -75,6 +83,7 @@ class Queue(_Message, frozen=True, kw_only=True):
 
     place: int
     key: str | None
+    model: str | None
     tokens: int
     again: bool
 
@@ -160,7 +169,7 @@ class AnswerHead(_Message, frozen=True, kw_only=True):
     """The head of the provider's answer, as received."""
 
     status: int
-    reason: str | None
+    reason: str
     headers: list[tuple[bytes, bytes]]
     asked: bool
     """Usage was asked for in the client's place."""
@@ -231,6 +240,7 @@ Message: TypeAlias = (
     Ready
     | Stop
     | Account
+    | Learnt
     | TakeOn
     | Objection
     | Settle

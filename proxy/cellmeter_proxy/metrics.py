@@ -6,16 +6,18 @@ client is among them.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Final
+from operator import attrgetter
+from typing import Final, TypeVar, cast
 
-from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
+from cellmeter_proxy.http_server import Reply
 from cellmeter_proxy.messages import Family, Sample
 from cellmeter_proxy.record import Call
 
@@ -31,6 +33,8 @@ _OPEN: Final = "cellmeter_open_calls"
 _LEAST: Final = frozenset({"process_start_time_seconds", "process_max_fds"})
 _INFO: Final = frozenset({"cellmeter_build_info"})
 _KINDS: Final = ("prompt", "cache_read", "cache_write", "completion", "reasoning")
+_token_counts: Final = attrgetter(*(f"{kind}_tokens" for kind in _KINDS))
+M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class Metrics:
@@ -38,6 +42,8 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         registry = self._registry = CollectorRegistry()
+        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
+        self._providers: dict[str | None, str] = {}
         ProcessCollector(registry=registry)
         Info("cellmeter_build", "The software that counts", registry=registry).info({"version": version})
         self._calls = Counter(
@@ -92,12 +98,13 @@ class Metrics:
     def recorded(self, call: Call, commit_wait_s: float) -> None:
         """Count a call whose closing row has been committed."""
         status_class = "none" if call.status is None else f"{call.status // 100}xx"
-        self._calls.labels(call.dialect, call.outcome or "none", status_class).inc()
+        self._child(self._calls, call.dialect, call.outcome or "none", status_class).inc()
         self._commit_wait.observe(commit_wait_s)
         if call.ttft_ms is not None:
             self._first_token.observe(call.ttft_ms / 1000)
-        for kind in _KINDS:
-            self._tokens.labels(kind).inc(getattr(call, f"{kind}_tokens") or 0)
+        for kind, tokens in zip(_KINDS, _token_counts(call), strict=True):
+            if tokens:
+                self._child(self._tokens, kind).inc(tokens)
         if call.dialect in OPERATIONS:
             self._observe_operation(call)
 
@@ -126,19 +133,30 @@ class Metrics:
         ]
 
     def _observe_operation(self, call: Call) -> None:
-        names = (operation_name(call.dialect), provider_name(call.upstream) or "unknown")
+        provider = self._providers.get(call.upstream)
+        if provider is None:
+            provider = self._providers[call.upstream] = provider_name(call.upstream) or "unknown"
+        names = (operation_name(call.dialect), provider)
         if call.latency_ms is not None:
-            self._duration.labels(*names).observe(call.latency_ms / 1000)
+            self._child(self._duration, *names).observe(call.latency_ms / 1000)
         for type_, tokens in (("input", call.prompt_tokens), ("output", call.completion_tokens)):
             if tokens is not None:
-                self._usage.labels(*names, type_).observe(tokens)
+                self._child(self._usage, *names, type_).observe(tokens)
+
+    def _child(self, family: M, *labels: str) -> M:
+        """The series of a family with these labels; to ask the family for it takes a lock and checks every name."""
+        key = (family, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = family.labels(*labels)
+        return cast("M", child)
 
 
-def show_metrics(counts: Callable[[], Awaitable[list[Family]]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def show_metrics(counts: Callable[[], Awaitable[list[Family]]]) -> Callable[[], Awaitable[Reply]]:
     """The handler of ``/_cellmeter/metrics``."""
 
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response(body=text_of(await counts()), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    async def handle() -> Reply:
+        return Reply(200, text_of(await counts()), CONTENT_TYPE_PLAIN_0_0_4.encode())
 
     return handle
 

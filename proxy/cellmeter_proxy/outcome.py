@@ -3,6 +3,7 @@
 from typing import Final, NamedTuple
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from yarl import URL
 
@@ -67,7 +68,7 @@ def _why_unreachable(error: Exception) -> str:
             why = f"cannot be reached: {_os_words(error)}"
         case aiohttp.ServerDisconnectedError():
             why = "closed the connection without an answer"
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             why = f"answered with something that is not HTTP: {error.message}"
         case _:
             why = f"broke off the connection before it answered: {_words(error)}"

@@ -124,7 +124,7 @@ class Gauge:
 
 
 class Limits:
-    """What one key may ask of one provider at a moment. The caller keeps the queue."""
+    """What one key, or one model of it, may ask of one provider at a moment. The caller keeps the queue."""
 
     def __init__(self) -> None:
         self.requests = Gauge()
@@ -152,6 +152,14 @@ class Limits:
         entry.tokens_taken = self.tokens.take(entry, tokens)
         return entry
 
+    def told(self, limits: Mapping[str, Limit], at: float) -> None:
+        """Begin with what the provider said at a moment, before any call was let through."""
+        self._report(Entry(at, 0, 0, 0, 0), limits, at)
+
+    def close(self, until: float) -> None:
+        """Let nobody through before a moment."""
+        self._closed_until = max(self._closed_until, until)
+
     def leave(self) -> None:
         """A call has ended."""
         self.under_way -= 1
@@ -170,7 +178,7 @@ class Limits:
         """It was a 429: nobody asks before the wait is over."""
         self.requests.give_back(entry)
         self.tokens.give_back(entry)
-        self._closed_until = max(self._closed_until, now + wait_s)
+        self.close(now + wait_s)
         self._report(entry, limits, now)
         if entry.n <= self._cut_after:
             return  # Calls that were under way together are refused together: it is one piece of news.

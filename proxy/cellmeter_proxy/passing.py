@@ -8,18 +8,15 @@ that complete its answer changes nothing of the answer.
 
 import asyncio
 import dataclasses
-import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 import aiohttp
-from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
+from cellmeter_proxy.http_server import Response
 from cellmeter_proxy.late import Envelope
 from cellmeter_proxy.outcome import Broken, Head, Limits, broke_off
 from cellmeter_proxy.record import now_us
@@ -30,7 +27,6 @@ from cellmeter_proxy.watch import Watcher, content_length, relabelled, watch
 Close = Callable[[Exchange, Answer], Awaitable[None]]
 """Closes the row from the answer as far as it has come, and returns after the commit."""
 
-_ADDED: Final = ("Content-Type", "Date", "Server")
 _LOOK_S: Final = 0.5
 
 
@@ -39,22 +35,6 @@ class Drain(NamedTuple):
 
     seconds: float
     size: int
-
-
-class PassedOn(web.StreamResponse):
-    """An answer with the provider's headers and no others."""
-
-    def __init__(self, status: int, reason: str | None, headers: CIMultiDict[str]) -> None:
-        super().__init__(status=status, reason=reason, headers=headers)
-        self.added = frozenset(name for name in _ADDED if name not in headers)
-        """What aiohttp puts in of its own accord, and the provider did not send."""
-
-
-async def as_it_came(_: web.Request, response: web.StreamResponse) -> None:
-    """Take out what aiohttp has added to an answer; for ``Application.on_response_prepare``."""
-    if isinstance(response, PassedOn):
-        for name in response.added:
-            response.headers.popall(name, None)
 
 
 class Passage:
@@ -72,10 +52,10 @@ class Passage:
         )
         self._watcher = watch(exchange.call.dialect, upstream.headers, strip_usage=incoming.asked)
         self._answer = exchange.answer = Answer(head, self._watcher)
-        self._response = exchange.early or PassedOn(
+        self._response = exchange.early or Response(
             upstream.status,
-            None if upstream.reason is None else printable(upstream.reason),
             answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
+            printable(upstream.reason.encode("utf-8", "surrogateescape")),
         )
         self._envelope: Envelope | None = None
         if exchange.early is not None:
@@ -90,12 +70,12 @@ class Passage:
         self._recognised = self._envelope is not None  # whose form was chosen already
         self._answered = False  # the client has been given all that completes the answer
         self._deaf = False  # it has gone since
+        self._backlog = b""  # what could not be passed on the moment it came
+        self._drained = 0  # bytes that nobody waited for
 
-    async def run(self) -> web.StreamResponse:
+    async def run(self) -> Response:
         """Pass the answer on to its end, and close the row on the way."""
         exchange = self._exchange
-        if _is_all_head(exchange.request.method, self._incoming):
-            await self._close(exchange, self._answer)
         await self._release_head()
         broken = await self._pass_body()
         held = self._watcher.finish()
@@ -105,33 +85,61 @@ class Passage:
                 await self._write(self._envelope.end())
         else:
             await self._close(exchange, dataclasses.replace(self._answer, broken=broken))
-        if broken is None or (self._answered and "Content-Length" not in self._response.headers):
-            return self._response
-        return break_off(exchange.request, self._response)
+        if broken is not None and not (self._answered and not self._response.has_length):
+            exchange.request.break_off()
+        return self._response
 
     async def _pass_body(self) -> Broken | None:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
         exchange = self._exchange
-        drained = 0
+        if self._incoming.is_whole:
+            async for _ in self._incoming.each(self._pass_at_once):
+                await self._go_on()
+            return None
         patience = asyncio.timeout(None)
         try:
             async with patience, self._looking(patience):
-                async for chunk in self._incoming.chunks():
-                    await self._release(self._feed(chunk))
-                    if self._watcher.terminal and not exchange.closed:
-                        await self._complete(self._watcher.take_held())
+                async for _ in self._incoming.each(self._pass_at_once):
+                    await self._go_on()
                     if exchange.awaited and not exchange.closed:
                         patience.reschedule(None)
                         continue
                     self._bound(patience)
-                    drained += len(chunk)
-                    if drained > self._drain.size:
-                        return _too_much(f"{drained} further bytes")
+                    if self._drained > self._drain.size:
+                        return _too_much(f"{self._drained} further bytes")
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if patience.expired():
                 return _too_much(f"{self._drain.seconds:g} s")
             return broke_off(error, self._limits)
         return None
+
+    def _pass_at_once(self, chunk: bytes) -> bool:
+        """Pass a piece on the moment it comes; False where there is more to do than that."""
+        exchange = self._exchange
+        out = self._feed(chunk)
+        if exchange.closed or not exchange.awaited:
+            self._drained += len(chunk)
+        elif self._envelope is None and exchange.client_gone_at is None and not self._watcher.terminal:
+            exchange.response = self._response
+            try:
+                return self._response.put(out)
+            except ConnectionError:
+                exchange.client_gone_at = now_us()
+                return False
+        self._backlog += out
+        return False
+
+    async def _go_on(self) -> None:
+        """Do for the latest piece what takes waiting: for a slow client, or for the commit before the end."""
+        backlog, self._backlog = self._backlog, b""
+        await self._release(backlog)
+        if not self._deaf and self._exchange.client_gone_at is None and self._response.prepared:
+            try:
+                await self._response.drain()
+            except ConnectionError:
+                self._exchange.client_gone_at = now_us()
+        if self._watcher.terminal and not self._exchange.closed:
+            await self._complete(self._watcher.take_held())
 
     def _bound(self, patience: asyncio.Timeout) -> None:
         if patience.when() is None:
@@ -145,7 +153,7 @@ class Passage:
 
         def look() -> None:
             exchange = self._exchange
-            if not self._has_client() and not self._answered and exchange.client_gone_at is None:
+            if not exchange.request.has_client and not self._answered and exchange.client_gone_at is None:
                 exchange.client_gone_at = now_us()
             if not exchange.awaited:
                 self._bound(patience)
@@ -158,10 +166,6 @@ class Passage:
             yield
         finally:
             handles[0].cancel()
-
-    def _has_client(self) -> bool:
-        transport = self._exchange.request.transport
-        return transport is not None and not transport.is_closing()
 
     def _feed(self, chunk: bytes) -> bytes:
         """What may go to the client now; the first bytes may show that the answer is not what its headers say."""
@@ -200,15 +204,23 @@ class Passage:
         self._answered = self._exchange.client_gone_at is None
 
     async def _release_head(self) -> None:
-        if self._exchange.early is not None:
+        """Let the head go ahead of a body that is still to come; else the two go together."""
+        exchange = self._exchange
+        if exchange.early is not None:
             return
+        is_all = _is_all_head(exchange.request.method, self._incoming)
+        if is_all:
+            await self._close(exchange, self._answer)
+        await self._response.prepare(exchange.request)
+        if not is_all and self._incoming.is_whole:
+            return
+        exchange.response = self._response
         try:
-            await self._response.prepare(self._exchange.request)
-            self._exchange.response = self._response
+            await self._response.flush()
         except ConnectionError:
-            self._exchange.client_gone_at = now_us()
-            if self._exchange.closed:
-                await self._close(self._exchange, self._answer)
+            exchange.client_gone_at = now_us()
+            if exchange.closed:
+                await self._close(exchange, self._answer)
 
     async def _release(self, data: bytes) -> bool:
         """Let bytes go to the client; False where it has just been found gone before it had its answer."""
@@ -217,6 +229,7 @@ class Passage:
     async def _write(self, data: bytes) -> bool:
         if not data or self._deaf or self._exchange.client_gone_at is not None:
             return True
+        self._exchange.response = self._response
         try:
             await self._response.write(data)
         except ConnectionError:
@@ -231,19 +244,6 @@ def _is_all_head(method: str, incoming: Incoming) -> bool:
     """Whether the head is the whole answer, so that whoever has it has everything (RFC 9110 §6.4.1)."""
     response = incoming.response
     return method == "HEAD" or response.status in {204, 304} or content_length(response.headers) == 0
-
-
-def break_off(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """End the client's connection without ending its answer, so that nobody takes half an answer for a whole one."""
-    transport = request.transport
-    if transport is None:
-        return response
-    if request.version < HttpVersion11:
-        # The end of such a connection is the end of the answer, unless it is a reset (SO_LINGER of socket(7)).
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-    return response
 
 
 def _too_much(what: str) -> Broken:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience, Trial, is_passing, may_repeat, wait_s
@@ -21,13 +22,17 @@ from cellmeter_proxy.lanes import Lanes, Place, Queueing
 from cellmeter_proxy.ratelimit import read_limits, retry_after_ms
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.sending import Incoming, NoAnswerError, Outgoing, Sender, peek
+from cellmeter_proxy.throttle import OVERLOADED, Throttle
 from cellmeter_proxy.waiting import hold, kept_alive, pause
 
 _CHANCE: Final = random.SystemRandom()
-_OVERLOADED: Final = frozenset({429, 503, 529})
 _PACED: Final = frozenset({"chat.completions", "completions", "embeddings", "responses", "messages"})
 _BYTES_PER_TOKEN: Final = 4
 """Only to hold calls back by: what counts is what the provider says is left."""
+
+
+class _Asking(msgspec.Struct):
+    model: str | None = None
 
 
 class _Effort:
@@ -62,7 +67,8 @@ class _Effort:
         return slot
 
     async def _queue(self, lane: Queueing) -> Place | None:
-        waiter = lane.queue(len(self.exchange.body) // _BYTES_PER_TOKEN, again=self.tries > 0)
+        body = self.exchange.body
+        waiter = lane.queue(len(body) // _BYTES_PER_TOKEN, again=self.tries > 0, model=_model_of(body))
         self.exchange.ends.callback(lane.abandon, waiter)
         if not waiter.turn.done():
             await self._keep()
@@ -111,6 +117,7 @@ class Persistence:
         self._draw = draw
         self._lane_of = lane_of or Lanes().of
         self._tapes = tapes or Tapes()
+        self.throttle = Throttle()
 
     async def send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
         """The answer that is to be passed on.
@@ -122,7 +129,7 @@ class Persistence:
         """
         call = exchange.call
         if self._mode == "observe" or not may_repeat(call.method, call.dialect):
-            return await self._sender.send(outgoing, call.call_id, exchange.attempts)
+            return await self._send(exchange, outgoing)
         joined = await self._tapes.join(exchange)
         if joined is not None:
             return await self._joined(exchange, joined)
@@ -165,7 +172,7 @@ class Persistence:
         """What one try ends in, with as much of an error's body as it takes to tell whether it may pass."""
         attempts, first = effort.exchange.attempts, len(effort.exchange.attempts)
         try:
-            incoming = await self._sender.send(effort.outgoing, effort.exchange.call.call_id, attempts)
+            incoming = await self._send(effort.exchange, effort.outgoing)
             if is_passing(Trial(incoming.response.status)):
                 incoming = dataclasses.replace(incoming, read=incoming.read + await peek(incoming.response))
         except NoAnswerError as error:
@@ -173,6 +180,11 @@ class Persistence:
         finally:
             if effort.waited_ms is not None and len(attempts) > first:
                 attempts[first] = replace(attempts[first], waited_ms=effort.waited_ms)
+        return incoming
+
+    async def _send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
+        incoming = await self._sender.send(outgoing, exchange.call.call_id, exchange.attempts)
+        self.throttle.note(exchange.attempts[-1])
         return incoming
 
     def _wait_after(
@@ -186,10 +198,18 @@ class Persistence:
         return wait_s(trial, tries, left_s, self._draw(), self._patience)
 
 
+def _model_of(body: bytes) -> str | None:
+    """The model that a request names; its row, which has it too, may still be on its way."""
+    try:
+        return msgspec.json.decode(body, type=_Asking).model
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
 def _tell(slot: Place, result: Incoming, wait_s: float | None) -> None:
     """Let the queue know what the provider said."""
     limits = read_limits(result.response.headers, now_us())
-    if result.response.status in _OVERLOADED:
+    if result.response.status in OVERLOADED:
         slot.refused(limits, wait_s or (retry_after_ms(result.response.headers, now_us()) or 0.0) / 1000)
     elif result.response.status < 500:
         slot.answered(limits)

@@ -14,6 +14,7 @@ import datetime as dt
 import fnmatch
 import hashlib
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ import msgspec
 
 from cellmeter_proxy.counts import model_of, usage_of
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.rates import Rate, RateKey, dollars, key_of
 from cellmeter_proxy.record import Call, Usage
 from cellmeter_proxy.wire.fields import amount, as_object
 
@@ -128,6 +130,55 @@ def cost_of(call: Call, overrides: Overrides | None = None) -> Cost | None:
     return price(usage, model_of(call), call.upstream, call.started_at, overrides, reported_usd=reported)
 
 
+def rate_of(call: Call) -> Rate | None:
+    """The rate of a call that the table knows, or knows not to have, where it depends on nothing but the tokens.
+
+    Tiers, and prices that change with time, are left out. What is found gives this call's own cost, to the last digit.
+    """
+    key = key_of(call)
+    if key is None or not call.upstream:
+        return None
+    at = _EPOCH + dt.timedelta(microseconds=call.started_at)
+    try:
+        found = _looked_up(Usage(prompt_tokens=0), key.model, call.upstream, at)
+        if isinstance(found.model.prices, list) or any(map(_is_tiered, vars(found.model_price).values())):
+            return None
+        rate = _probed(key, call.upstream, at)
+    except LookupError:
+        return Rate()
+    except ValueError:
+        return None
+    cost = cost_of(call)
+    return rate if cost and (cost.usd, cost.source) == (float(dollars(call, rate)), rate.source) else None
+
+
+def _is_tiered(price: object) -> bool:
+    return isinstance(price, genai_prices.types.TieredPrices)
+
+
+def _probed(key: RateKey, upstream_url: str, at: dt.datetime) -> Rate:
+    """The rate that the table's price amounts to for calls that report these counts."""
+    reads, writes, completes = key.reported
+
+    def total(prompt: int, read: int = 0, write: int = 0, completion: int = 0) -> Decimal:
+        usage = Usage(
+            prompt_tokens=prompt * _MILLION,
+            cache_read_tokens=read * _MILLION if reads else None,
+            cache_write_tokens=write * _MILLION if writes else None,
+            completion_tokens=completion * _MILLION if completes else None,
+        )
+        return Decimal(_looked_up(usage, key.model, upstream_url, at).total_price)
+
+    prompt = total(1) / _MILLION
+    return Rate(
+        source=_source(_looked_up(Usage(prompt_tokens=0), key.model, upstream_url, at)),
+        prompt=prompt,
+        cache_read=total(1, read=1) / _MILLION - prompt if reads else Decimal(0),
+        cache_write=total(1, write=1) / _MILLION - prompt if writes else Decimal(0),
+        completion=total(0, completion=1) / _MILLION if completes else Decimal(0),
+    )
+
+
 def reported_cost(usage: str | None) -> float | None:
     """The US dollars that a provider's usage object names, as OpenRouter's ``cost`` does.
 
@@ -175,17 +226,24 @@ def _multiply(usage: Usage, own: Price) -> float | None:
 
 def _table_price(usage: Usage, model: str, upstream_url: str, at: dt.datetime) -> Cost | None:
     try:
-        counts = genai_prices.Usage(
-            input_tokens=usage.prompt_tokens,
-            cache_read_tokens=usage.cache_read_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            output_tokens=usage.completion_tokens,
-        )
-        found = genai_prices.calc_price(counts, model, provider_api_url=upstream_url, genai_request_timestamp=at)
+        found = _looked_up(usage, model, upstream_url, at)
     except (LookupError, ValueError):
         # An unknown provider or model, or counts that contradict each other.
         return None
     if usage.completion_tokens is None and found.model_price.output_mtok is not None:
         return None
-    source = f"genai-prices {genai_prices.__version__} {found.provider.id}/{found.model.id}"
-    return Cost(usd=float(found.total_price), source=source)
+    return Cost(usd=float(found.total_price), source=_source(found))
+
+
+def _looked_up(usage: Usage, model: str, upstream_url: str, at: dt.datetime) -> genai_prices.types.PriceCalculation:
+    counts = genai_prices.Usage(
+        input_tokens=usage.prompt_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        output_tokens=usage.completion_tokens,
+    )
+    return genai_prices.calc_price(counts, model, provider_api_url=upstream_url, genai_request_timestamp=at)
+
+
+def _source(found: genai_prices.types.PriceCalculation) -> str:
+    return f"genai-prices {genai_prices.__version__} {found.provider.id}/{found.model.id}"

@@ -46,15 +46,15 @@ class _DistantLane:
         self._key = key
         self._places: dict[Waiter, int] = {}
 
-    def queue(self, tokens: int, *, again: bool) -> Waiter:
-        waiter = Waiter(tokens, asyncio.get_running_loop().create_future())
+    def queue(self, tokens: int, *, again: bool, model: str | None = None) -> Waiter:
+        waiter = Waiter(tokens, asyncio.get_running_loop().create_future(), model)
         lanes = self._lanes
         if lanes.link.lost:
             _give_up(waiter)
             return waiter
         place = self._places[waiter] = next(lanes.numbers)
         lanes.standing[place] = waiter
-        lanes.link.tell(Queue(place=place, key=self._key, tokens=tokens, again=again))
+        lanes.link.tell(Queue(place=place, key=self._key, model=model, tokens=tokens, again=again))
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:

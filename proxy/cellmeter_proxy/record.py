@@ -41,6 +41,13 @@ SpanKind = Literal["task_setup", "tool_call", "container", "adapter_run", "grade
 PhaseName = Literal["prepare", "run", "collect", "grade", "finalize"]
 Axis = Literal["pass_rate", "tokens", "latency", "blast_radius", "refusal", "integrity", "composite"]
 
+ANONYMOUS: Final = "anonymous"
+"""The session of calls that came without a name and without a key."""
+UNREADABLE: Final = "unreadable"
+"""The session of requests that are not HTTP."""
+UNNAMED: Final = frozenset({ANONYMOUS, UNREADABLE})
+"""Sessions that nobody named: they mean nothing beyond their log."""
+
 
 def now_us() -> int:
     """The time now in UTC microseconds since the epoch."""

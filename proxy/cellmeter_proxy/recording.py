@@ -7,8 +7,9 @@ coding included, unless something in it had to be masked: then it is stored with
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -18,13 +19,14 @@ from cellmeter_proxy import canonical
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.outcome import Broken, Head, closing_row
-from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record
-from cellmeter_proxy.redact import Redactor, redact_stream
+from cellmeter_proxy.record import Attempt, BlobRow, Call, Dialect, Record, now_us
+from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
 
 _MAX_OWED_BYTES: Final = 256 * 1024
+_FEW: Final = 8
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Call: (
@@ -47,6 +49,9 @@ _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Attempt: ("ratelimit", "request_id", "error"),
 }
 """The columns whose text others wrote, so that anything may stand in it."""
+_TEXTS: Final[dict[type[Record], Callable[[Record], tuple[str | None, ...]]]] = {
+    row: attrgetter(*names) for row, names in _FOREIGN.items()
+}
 
 
 class Prepared(NamedTuple):
@@ -67,6 +72,10 @@ class Answer:
     broken: Broken | None = None
 
 
+def _unpriced(call: Call) -> Call:
+    return call
+
+
 def open_call(
     writer: LogWriter, call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None
 ) -> "asyncio.Future[Call]":
@@ -80,11 +89,19 @@ def open_call(
         sent: what goes to the provider instead, where that differs.
 
     """
-    return writer.submit(lambda: prepare_open(call, body, redactor, sent=sent), _write_open)
+    return writer.submit(
+        lambda: prepare_open(call, body, redactor, sent=sent), _write_open, otherwise=_unopened, size=len(body)
+    )
 
 
 def close_call(
-    writer: LogWriter, call: Call, attempts: Sequence[Attempt], answer: Answer | None, redactor: Redactor
+    writer: LogWriter,
+    call: Call,
+    attempts: Sequence[Attempt],
+    answer: Answer | None,
+    redactor: Redactor,
+    *,
+    price: Callable[[Call], Call] = _unpriced,
 ) -> "asyncio.Future[Call]":
     """Complete the row of a call. The future gives the row as written, after its commit.
 
@@ -94,10 +111,32 @@ def close_call(
         attempts: the tries upstream.
         answer: what the rest of the row is read from.
         redactor: knows the secrets of the call.
+        price: gives the row its cost where that takes no time.
 
     """
     kept = tuple(attempts)
-    return writer.submit(lambda: prepare_close(call, answer, redactor, kept), _write_close, otherwise=_unclosed)
+    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
+
+    def prepare() -> Prepared:
+        prepared = prepare_close(call, answer, redactor, kept)
+        return prepared._replace(call=price(prepared.call))
+
+    return writer.submit(prepare, _write_close, otherwise=_unclosed, size=size)
+
+
+def _unopened(prepared: Prepared) -> Prepared:
+    """A call that was refused, for its row could not be written in time; the provider may have been paid for it."""
+    row = replace(
+        prepared.call,
+        state="interrupted",
+        status=503,
+        outcome="interrupted",
+        ended_at=now_us(),
+        error="the log could not be written at its beginning",
+    )
+    if _is_small(prepared):
+        return prepared._replace(call=row)
+    return prepared._replace(call=replace(row, request_blob=None), blobs=[])
 
 
 def _unclosed(prepared: Prepared) -> Prepared:
@@ -105,14 +144,19 @@ def _unclosed(prepared: Prepared) -> Prepared:
     row = replace(
         prepared.call, state="interrupted", outcome="interrupted", error="the log could not be written at its end"
     )
-    if sum(len(blob.data) for blob in prepared.blobs) <= _MAX_OWED_BYTES:
+    if _is_small(prepared):
         return prepared._replace(call=row)
     return prepared._replace(call=replace(row, response_blob=None, timeline_blob=None), blobs=[])
 
 
+def _is_small(prepared: Prepared) -> bool:
+    """Whether what the log did not take may be kept in memory until it does."""
+    return sum(len(blob.data) for blob in prepared.blobs) <= _MAX_OWED_BYTES
+
+
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
     """Derive from a request's bytes what its row says of them."""
-    plain = decode(body, call.request_encoding)
+    plain = body if call.request_encoding is None else decode(body, call.request_encoding)
     request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
     facts = request_facts(call.dialect, call.endpoint, request)
     stored, masked = redactor.bytes(body if plain is None else plain)
@@ -159,11 +203,11 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
-    names = [name for name in _FOREIGN[type(record)] if getattr(record, name) is not None]
-    together = "\n".join(getattr(record, name) for name in names)
-    if together.isascii() and not redactor.spans(together.encode()):
+    texts = _TEXTS[type(record)](record)
+    if redactor.are_harmless(filter(None, texts)):
         return record
-    return replace(record, **{name: _clean(getattr(record, name), redactor) for name in names})
+    given = {name: text for name, text in zip(_FOREIGN[type(record)], texts, strict=True) if text is not None}
+    return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})
 
 
 def _clean(text: str, redactor: Redactor) -> str:
@@ -171,11 +215,13 @@ def _clean(text: str, redactor: Redactor) -> str:
 
 
 def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
-    if watcher.frames is not None:
-        stored, masked = redact_stream(watcher.decoded, dialect, redactor)
+    received, decoded = watcher.received, watcher.decoded
+    if watcher.parsed is not None:
+        stored, masked = redact_frames(watcher.parsed, dialect, redactor)
     else:
-        stored, masked = redactor.bytes(watcher.decoded)
-    return (stored, masked) if masked else redactor.bytes(watcher.received)
+        stored, masked = redactor.bytes(decoded)
+    # Nothing was found: what has no coding needs no second look.
+    return (stored, masked) if masked or received == decoded else redactor.bytes(received)
 
 
 def _write_open(log: Log, prepared: Prepared) -> Call:
@@ -196,5 +242,12 @@ def _new_messages(log: Log, session: str, prefix: Sequence[str]) -> int | None:
     """How many messages at the end of a request no earlier request of the session ended in or before."""
     if not prefix:
         return None
-    known = log.known_prefixes(session, prefix)
-    return next((new for new, link in enumerate(reversed(prefix)) if link in known), len(prefix))
+    newest_first = prefix[::-1]
+    # Most requests add a few messages to the one before: the whole history is only asked for where that does not show.
+    for start, end in ((0, _FEW), (_FEW, len(prefix))):
+        links = newest_first[start:end]
+        known = log.known_prefixes(session, links) if links else set()
+        for new, link in enumerate(links, start):
+            if link in known:
+                return new
+    return len(prefix)

@@ -19,29 +19,31 @@ import time
 import traceback
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Final
 
-import aiohttp
-from aiohttp import web
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience
-from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session
+from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session, session_of
 from cellmeter_proxy.commons import Commons
 from cellmeter_proxy.exchange import Exchange, Upload
+from cellmeter_proxy.http_client import ProviderClient
+from cellmeter_proxy.http_server import Reply, Request, Response
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.late import answer_late
 from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.outcome import TOLD_LATE, Broken, Limits
-from cellmeter_proxy.passing import Drain, Passage, break_off
+from cellmeter_proxy.passing import Drain, Passage
 from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
-from cellmeter_proxy.redact import Redactor, credentials
+from cellmeter_proxy.redact import Redactors, credentials
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
+from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.waiting import ClientGoneError
 from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
@@ -92,7 +94,7 @@ class Relay:
         config: RelayConfig,
         writer: LogWriter,
         keys: KeyRing,
-        session: aiohttp.ClientSession,
+        client: ProviderClient,
         commons: Commons,
         *,
         policy: Policy,
@@ -100,13 +102,16 @@ class Relay:
         self._policy = policy
         self._accountant = commons.accountant
         self._config = config
+        # The fingerprint of a key is slow to work out, and asked for with every call.
+        self._session_of = lru_cache(1024)(partial(session_of, salt=config.salt))
         self._writer = writer
         self._keys = keys
-        self._sender = Sender(session, config.upstream.url, config.limits, commons.refusals)
+        self._sender = Sender(client, config.upstream.url, config.limits, commons.refusals)
         self._persistence = Persistence(
             self._sender, config.on_429, config.patience, lane_of=commons.lane_of, tapes=commons.tapes
         )
         self._metrics = commons.metrics
+        self._redactors = Redactors()
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -115,8 +120,13 @@ class Relay:
         """How many calls are being relayed now."""
         return len(self._tasks)
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Relay one request; the aiohttp handler of every path."""
+    @property
+    def throttle(self) -> Throttle:
+        """What the provider has refused for its rate limit."""
+        return self._persistence.throttle
+
+    async def handle(self, request: Request) -> Response:
+        """Relay one request, on whichever path."""
         started_at = now_us()
         upload = Upload()
         task = _this_task()
@@ -144,17 +154,17 @@ class Relay:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_ROWS_S)
 
-    def _admit(self, request: web.Request) -> Admission | Refusal:
+    def _admit(self, request: Request) -> Admission | Refusal:
         return admit(
-            request.rel_url.raw_path,
+            request.path,
             request.headers,
             keys=self._keys,
             cells_only=self._config.cells_only,
             upstream=self._config.upstream,
-            salt=self._config.salt,
+            session_of=self._session_of,
         )
 
-    def _begin(self, request: web.Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
+    def _begin(self, request: Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
         """Describe the request and have its row opened; the commit overlaps with the provider's own time."""
         began = time.perf_counter()
         retries = request.headers.get("x-stainless-retry-count", "")
@@ -174,16 +184,16 @@ class Relay:
             user_agent=request.headers.get("User-Agent"),
             client_session=client_session(request.headers),
         )
-        redactor = Redactor(self._secrets(request, admission))
+        redactor = self._redactors.of(self._secrets(request, admission))
         body = upload.body
         refused = upload.trouble is not None or isinstance(admission, Refusal)
         asking = None if refused else self._asking(call, body)
         opening = open_call(self._writer, call, body, redactor, sent=asking)
         return Exchange(request, body, call, redactor, began, opening, asking)
 
-    def _secrets(self, request: web.Request, admission: Admission | Refusal) -> list[str]:
+    def _secrets(self, request: Request, admission: Admission | Refusal) -> list[str]:
         known = (admission.key, self._config.upstream.key)
-        return [*filter(None, known), *credentials(request.headers.items(), request.rel_url.raw_query_string)]
+        return [*filter(None, known), *credentials(request.headers.items(), request.query)]
 
     def _asking(self, call: Call, body: bytes) -> bytes | None:
         """The body with usage asked for, where the client does not ask itself."""
@@ -192,7 +202,7 @@ class Relay:
         asking = add_include_usage(body)
         return asking if asking is not None and self._sender.may_ask(body) else None
 
-    async def _serve(self, exchange: Exchange, admission: Admission | Refusal, upload: Upload) -> web.StreamResponse:
+    async def _serve(self, exchange: Exchange, admission: Admission | Refusal, upload: Upload) -> Response:
         """Whatever happens, the row is closed before this is over."""
         try:
             if upload.trouble is not None:
@@ -214,14 +224,14 @@ class Relay:
         finally:
             self._policy.till.release(exchange.call.call_id)
 
-    async def _relay(self, exchange: Exchange, admission: Admission) -> web.StreamResponse:
+    async def _relay(self, exchange: Exchange, admission: Admission) -> Response:
         request = exchange.request
         if self._writer.failing:
             # An agent that tries again and again after our 503 would be billed for every try.
             await exchange.opened()
         outgoing = Outgoing(
             request.method,
-            self._config.upstream.target(admission.path, request.rel_url.raw_query_string),
+            self._config.upstream.target(admission.path, request.query),
             request.raw_headers,
             admission.upstream_key,
             exchange.body,
@@ -240,32 +250,33 @@ class Relay:
             call = await exchange.opened()
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
-            self._complained = False
+            # A row that was committed before the trouble began says nothing of its end.
+            self._complained = self._complained and self._writer.failing
             if incoming.response.status == _SWITCHING:
                 reason = "the provider switched to another protocol, which nobody had asked for"
                 return await self._reply(exchange, 502, "upstream_unreachable", reason, "upstream_unreachable")
             drain = Drain(self._config.drain_s, self._config.drain_bytes)
             return await Passage(exchange, incoming, self._config.limits, drain, self._close_answer).run()
 
-    async def _let_go(self, exchange: Exchange) -> web.StreamResponse:
+    async def _let_go(self, exchange: Exchange) -> Response:
         """Nobody waits any longer for a call that was to be tried again."""
         await exchange.opened()
         exchange.client_gone_at = exchange.client_gone_at or now_us()
         await self._close(exchange, None, "client_gone", "the client went away while the proxy waited to try again")
-        return exchange.response or web.Response(status=400)
+        return exchange.response or Response(400, ())
 
     # The proxy's own answers
 
-    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> web.StreamResponse:
+    async def _refuse(self, exchange: Exchange, refusal: Refusal) -> Response:
         await exchange.opened()
         return await self._reply(exchange, 401, "rejected", refusal.reason, "invalid_api_key")
 
-    async def _object(self, exchange: Exchange, objection: str) -> web.StreamResponse:
+    async def _object(self, exchange: Exchange, objection: str) -> Response:
         """The one error that all agents tried stop on at once; they come back after a 401, 402, 403 or 429."""
         exchange.call = replace(await exchange.opened(), sent_hash=None)
         return await self._reply(exchange, 400, "rejected", objection, "model_not_found")
 
-    async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> web.StreamResponse:
+    async def _reject_upload(self, exchange: Exchange, trouble: Exception) -> Response:
         """The head of a request has come, and its body not whole: there is nothing to send on."""
         await exchange.opened()
         if isinstance(trouble, TimeoutError):
@@ -276,9 +287,9 @@ class Relay:
             return await self._reply(exchange, 400, "rejected", reason, "malformed_request")
         exchange.client_gone_at = now_us()
         await self._close(exchange, None, "client_gone", "the client went away during its upload")
-        return web.Response(status=400)
+        return Response(400, ())
 
-    async def _fail(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
+    async def _fail(self, exchange: Exchange, error: Exception) -> Response:
         """A bug of ours: the row says so, the client is told, the trace goes to stderr without secrets."""
         if isinstance(error, LinkLostError):
             return await self._reply(exchange, 503, "rejected", f"not served, because {error}", "coordinator_lost")
@@ -289,28 +300,28 @@ class Relay:
             if not exchange.closed:
                 await self._close(exchange, 500, "interrupted", f"the proxy failed: {type(error).__name__}: {error}")
         if exchange.response is not None:
-            return break_off(exchange.request, exchange.response)
+            exchange.request.break_off()
+            return exchange.response
         return self._error_reply(exchange, 500, "the proxy failed", "internal_error")
 
-    def _unrecordable(self, exchange: Exchange, error: LogUnwritableError) -> web.StreamResponse:
+    def _unrecordable(self, exchange: Exchange, error: LogUnwritableError) -> Response:
         """Refuse what cannot be recorded: 503 where nothing was released, a broken connection where something was."""
         self._metrics.write_failed()
         if not self._complained:
             self._complained = True
             _logger.error("%s; calls are refused until it can be written", error)
         if exchange.response is not None:
-            return break_off(exchange.request, exchange.response)
+            exchange.request.break_off()
+            return exchange.response
         return self._error_reply(exchange, 503, f"not served, because it cannot be recorded: {error}", "log_unwritable")
 
-    async def _reply(
-        self, exchange: Exchange, status: int, outcome: Outcome, reason: str, code: str
-    ) -> web.StreamResponse:
+    async def _reply(self, exchange: Exchange, status: int, outcome: Outcome, reason: str, code: str) -> Response:
         early = exchange.early
         await self._close(exchange, status, outcome, reason if early is None else f"{reason}; {TOLD_LATE}")
         reply = self._error_reply(exchange, status, reason, code)
         return reply if early is None else await answer_late(early, reply)
 
-    def _error_reply(self, exchange: Exchange, status: int, reason: str, code: str) -> web.Response:
+    def _error_reply(self, exchange: Exchange, status: int, reason: str, code: str) -> Reply:
         return error_reply(
             exchange.call.dialect,
             status,
@@ -333,7 +344,8 @@ class Relay:
         row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
         row = replace(row, queue_ms=exchange.queue_ms, attached_to=exchange.attached_to)
         asked = time.perf_counter()
-        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor)
+        price = self._accountant.priced
+        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor, price=price)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
             self._policy.till.settle(row)

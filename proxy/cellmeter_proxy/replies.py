@@ -1,8 +1,8 @@
 """The proxy's own answers, in the words of the dialect that was spoken to it."""
 
 import msgspec
-from aiohttp import web
 
+from cellmeter_proxy.http_server import Reply
 from cellmeter_proxy.record import Dialect
 
 
@@ -27,7 +27,7 @@ class _AnthropicError(msgspec.Struct):
     type: str = "error"
 
 
-def error_reply(dialect: Dialect, status: int, message: str, *, type_: str, code: str, request_id: str) -> web.Response:
+def error_reply(dialect: Dialect, status: int, message: str, *, type_: str, code: str, request_id: str) -> Reply:
     """An error as the agents' SDKs expect it.
 
     The OpenAI form is that of its API reference ("error codes"); the Anthropic form is that of its
@@ -40,8 +40,4 @@ def error_reply(dialect: Dialect, status: int, message: str, *, type_: str, code
         reply = _AnthropicError(_AnthropicDetail(type_, message))
     else:
         reply = _OpenAIError(_Error(message, type_, code=code))
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(reply),
-        headers={"Content-Type": "application/json", "x-request-id": request_id},
-    )
+    return Reply(status, msgspec.json.encode(reply), b"application/json", x_request_id=request_id)

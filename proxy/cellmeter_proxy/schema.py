@@ -76,7 +76,10 @@ def _sql_type(hint: object) -> SqlType:
 
 
 def migrate(db: Database) -> None:
-    """Bring a new or older log to ``SCHEMA_VERSION``. Does nothing where it is there already."""
+    """Bring a new or older log to ``SCHEMA_VERSION``, within the caller's transaction if there is one.
+
+    Does nothing where it is there already.
+    """
     set_ = Migrations("cellmeter")
     for step in (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools):
         set_(name=step.__name__.lstrip("_"))(step)

@@ -13,14 +13,15 @@ from types import TracebackType
 from typing import Final, Protocol
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, request_headers
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient, Take
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
-from cellmeter_proxy.payload import WholeBody
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
 from cellmeter_proxy.record import Attempt, now_us
 from cellmeter_proxy.wire.fields import load_object, text
@@ -52,7 +53,8 @@ class Outgoing:
     """A request as it goes to the provider."""
 
     method: str
-    url: URL
+    target: str
+    """Path and query at the provider."""
     headers: RawHeaders
     """As received."""
     key: str | None
@@ -64,19 +66,21 @@ class Outgoing:
     """Ask for an answer without content coding."""
 
 
-class DistantResponse(Protocol):
-    """A response whose connection another process has, with what is used of ``aiohttp.ClientResponse``."""
+class ProviderResponse(Protocol):
+    """What is used of a ``ProviderAnswer``, whichever process has its connection."""
 
     @property
     def status(self) -> int: ...
     @property
-    def reason(self) -> str | None: ...
+    def reason(self) -> str: ...
     @property
     def headers(self) -> CIMultiDictProxy[str]: ...
     @property
     def raw_headers(self) -> RawHeaders: ...
     @property
-    def content(self) -> aiohttp.StreamReader: ...
+    def is_whole(self) -> bool: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+    def each(self, take: Take) -> AsyncIterator[None]: ...
     def close(self) -> None: ...
     async def __aenter__(self) -> object: ...
     async def __aexit__(
@@ -88,17 +92,29 @@ class DistantResponse(Protocol):
 class Incoming:
     """An answer whose head has come."""
 
-    response: aiohttp.ClientResponse | DistantResponse
+    response: ProviderResponse
     asked: bool = False
     """Usage was asked for in the client's place."""
     read: bytes = b""
     """What was read of the body already."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing of the body is still to come."""
+        return self.response.is_whole
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        """Have the body taken piece by piece (see ``ProviderAnswer.each``)."""
+        if self.read and not take(self.read):
+            yield
+        async for _ in self.response.each(take):
+            yield
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives."""
         if self.read:
             yield self.read
-        async for chunk in self.response.content.iter_any():
+        async for chunk in self.response.chunks():
             yield chunk
 
 
@@ -136,10 +152,8 @@ class Refusals:
 class Sender:
     """Sends requests to one provider, and remembers which models' requests may not ask for usage."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, upstream: URL, limits: Limits, refusals: Refusals | None = None
-    ) -> None:
-        self._session = session
+    def __init__(self, client: ProviderClient, upstream: URL, limits: Limits, refusals: Refusals | None = None) -> None:
+        self._client = client
         self._upstream = upstream
         self._limits = limits
         self._refusals = Refusals() if refusals is None else refusals
@@ -186,19 +200,17 @@ class Sender:
 
     async def _once(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
         content = outgoing.asking if asking and outgoing.asking is not None else outgoing.body
-        body = WholeBody(content) if content else None
         attempt = Attempt(call_id=call_id, n=len(attempts) + 1, started_at=now_us())
         began = time.perf_counter()
         try:
-            response = await self._session.request(
+            response = await self._client.request(
                 outgoing.method,
-                outgoing.url,
-                headers=request_headers(outgoing.headers, outgoing.key, identity=asking or outgoing.identity),
-                data=body,
-                allow_redirects=False,
+                outgoing.target,
+                request_headers(outgoing.headers, outgoing.key, identity=asking or outgoing.identity),
+                content,
             )
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            unsent = body is not None and not body.begun and _is_of_an_open_connection(error)
+        except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            unsent = isinstance(error, PeerHungUpError)
             broken = no_answer(error, self._upstream, self._limits)
             reason = _STALE if unsent else broken.reason
             attempts.append(replace(attempt, latency_ms=_ms_since(began), error=reason))
@@ -212,7 +224,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
 
 
-def _answered(attempt: Attempt, response: aiohttp.ClientResponse, latency_ms: float) -> Attempt:
+def _answered(attempt: Attempt, response: ProviderAnswer, latency_ms: float) -> Attempt:
     return replace(
         attempt,
         status=response.status,
@@ -221,12 +233,6 @@ def _answered(attempt: Attempt, response: aiohttp.ClientResponse, latency_ms: fl
         request_id=request_id(response.headers),
         latency_ms=latency_ms,
     )
-
-
-def _is_of_an_open_connection(error: Exception) -> bool:
-    """Whether there was a connection, and it was lost."""
-    failed = (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)
-    return isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, failed)
 
 
 def _may_connect_later(error: Exception) -> bool:
@@ -238,11 +244,11 @@ def _may_connect_later(error: Exception) -> bool:
     return isinstance(error, failed) and not isinstance(error, lasting)
 
 
-async def peek(response: aiohttp.ClientResponse | DistantResponse) -> bytes:
+async def peek(response: ProviderResponse) -> bytes:
     """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
     read = bytearray()
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in response.chunks():
             read += chunk
             if len(read) > _MAX_REFUSAL:
                 break

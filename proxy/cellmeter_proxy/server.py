@@ -5,6 +5,7 @@ Wiring only. Invariant: the log is closed last, after every call in flight has e
 
 import errno
 import logging
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
-import aiohttp
 from aiohttp import web
 from yarl import URL
 
@@ -23,14 +24,18 @@ from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.commons import Commons, alone
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
+from cellmeter_proxy.http_client import ProviderClient
+from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
 from cellmeter_proxy.keys import KeyRing
-from cellmeter_proxy.log import Durability, Log, writer_name
+from cellmeter_proxy.link import LinkLostError
+from cellmeter_proxy.log import Log, writer_name
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.metrics import Metrics, open_calls, show_metrics
-from cellmeter_proxy.passing import as_it_came
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
@@ -38,6 +43,9 @@ from cellmeter_proxy.writer import LogWriter
 _HEADER_LIMIT: Final = 64 * 1024
 # Only a request whose upload failed is left unread, and its client gets this long to read why (aiohttp's default: 10).
 _LINGER_S: Final = 0.5
+_OWN: Final = "/_cellmeter/"
+_ROOT: Final = re.compile(r"/|/s/[^/]+/?")
+_READING: Final = frozenset({"GET", "HEAD"})
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,8 @@ class Running:
     socket_path: Path | None
     open_calls: Callable[[], int]
     """How many calls are being relayed now."""
+    throttle: Throttle
+    """What the provider has refused for its rate limit."""
 
 
 @asynccontextmanager
@@ -116,7 +126,10 @@ async def serve(
             of_one = alone(writer, ledger, metrics, prices=config.prices, bound_s=config.shutdown_s)
             commons = await stack.enter_async_context(of_one)
         salt = await writer.read(_salt)
-        session = await stack.enter_async_context(_client(config))
+        client = ProviderClient(
+            upstream.url, connect_s=config.connect_s, silence_s=config.silence_s, http_proxy=config.http_proxy
+        )
+        await stack.enter_async_context(client)
         keys = KeyRing()
         relay = Relay(
             RelayConfig(
@@ -134,44 +147,67 @@ async def serve(
             ),
             writer,
             keys,
-            session,
+            client,
             commons,
             policy=Policy(commons.till, config.granted_tools),
         )
         commons.metrics.watch_open_calls(lambda: relay.open_calls)
-        runner = web.AppRunner(
-            make_app(relay, writer, commons),
+        server = make_server(
+            make_handler(relay, writer, commons),
             access_log=_http_logger(),
             access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
-            auto_decompress=False,
-            shutdown_timeout=config.shutdown_s,
             lingering_time=_LINGER_S,
             max_line_size=_HEADER_LIMIT,
             max_field_size=_HEADER_LIMIT,
         )
+        # aiohttp waits that long twice, and cancels what it waits for after the second time.
+        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s / 2)
         await runner.setup()
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
         url = await _listen(runner, config, commons.sockets)
-        yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls)
+        yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
 
 
-def make_app(relay: Relay, writer: LogWriter, commons: Commons) -> web.Application:
+def make_handler(relay: Relay, writer: LogWriter, commons: Commons) -> Handler:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
 
     async def under_way() -> int:
         return open_calls(await commons.counts())
 
-    app = web.Application(client_max_size=0)
-    app.on_response_prepare.append(as_it_came)
-    app.router.add_get("/_cellmeter/health", health(writer, under_way))
-    app.router.add_get("/_cellmeter/metrics", show_metrics(commons.counts))
-    app.router.add_route("*", "/_cellmeter/{path:.*}", _nothing_here)
-    for path in ("/", "/s/{session}", "/s/{session}/"):
-        app.router.add_get(path, _root)
-    app.router.add_route("*", "/{path:.*}", _unless_upgrade(relay))
-    return app
+    own = {"/_cellmeter/health": health(writer, under_way), "/_cellmeter/metrics": show_metrics(commons.counts)}
+
+    async def handle(request: Request) -> Response:
+        path = request.path
+        if request.method == "CONNECT" or not path.startswith("/"):
+            return _nothing_here(request)
+        if unquote(path).startswith(_OWN):
+            page = own.get(path) if request.method in _READING else None
+            return _nothing_here(request) if page is None else await _shown(page)
+        if request.method in _READING and _ROOT.fullmatch(path):
+            return _root()
+        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return _use_http()
+        return await relay.handle(request)
+
+    return handle
+
+
+async def _shown(page: Callable[[], Awaitable[Reply]]) -> Reply:
+    """One of the proxy's own pages; what it tells of all workers ends with the process that knows of all."""
+    try:
+        return await page()
+    except LinkLostError as error:
+        return error_reply(
+            "unknown",
+            503,
+            f"not known, because {error}",
+            type_="server_error",
+            code="coordinator_lost",
+            request_id=new_id(),
+        )
 
 
 def parse_upstream(text: str) -> URL:
@@ -204,21 +240,7 @@ def _salt(log: Log) -> str:
     return log.meta("fingerprint_salt") or ""
 
 
-def _client(config: ProxyConfig) -> aiohttp.ClientSession:
-    # Nothing is added, decoded, followed or remembered: what the agent sent goes on, what the provider sent comes back.
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_s, sock_read=config.silence_s),
-        proxy=config.http_proxy,
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=_HEADER_LIMIT,
-        max_field_size=_HEADER_LIMIT,
-    )
-
-
-async def _listen(runner: web.AppRunner, config: ProxyConfig, sockets: Sequence[socket.socket]) -> str:
+async def _listen(runner: web.ServerRunner, config: ProxyConfig, sockets: Sequence[socket.socket]) -> str:
     try:
         for sock in sockets:
             await web.SockSite(runner, sock).start()
@@ -262,22 +284,16 @@ def _http_logger() -> logging.Logger:
     return logger
 
 
-async def _nothing_here(request: web.Request) -> web.Response:
+def _nothing_here(request: Request) -> Response:
     """The proxy's own addresses are never the provider's."""
     message = f"there is nothing at {request.method} {request.path}"
     return error_reply("unknown", 404, message, type_="invalid_request_error", code="not_found", request_id=new_id())
 
 
-async def _root(_: web.Request) -> web.Response:
+def _root() -> Response:
     """Claude Code asks ``HEAD`` of its base address before its first call; any 200 will do."""
-    return web.json_response({"service": "cellmeter"}, headers={"x-request-id": new_id()})
+    return Reply(200, b'{"service": "cellmeter"}', b"application/json", x_request_id=new_id())
 
 
-def _unless_upgrade(relay: Relay) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return web.Response(status=426, headers={"Upgrade": "HTTP/1.1", "x-request-id": new_id()}, text="use HTTP")
-        return await relay.handle(request)
-
-    return handle
+def _use_http() -> Response:
+    return Reply(426, b"use HTTP", b"text/plain; charset=utf-8", Upgrade="HTTP/1.1", x_request_id=new_id())

@@ -21,6 +21,7 @@ from cellmeter_proxy.messages import (
     Family,
     HeadOf,
     Join,
+    Learnt,
     Message,
     Objection,
     ReadOn,
@@ -36,6 +37,7 @@ from cellmeter_proxy.messages import (
 )
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.queues import DistantLanes
+from cellmeter_proxy.rates import Rates
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.sending import Refusals
 from cellmeter_proxy.till import Till
@@ -68,9 +70,10 @@ class Shared:
         self._metrics = metrics
         self._lanes = DistantLanes(link)
         self._lender = Lender(tapes)
+        self._accountant = _DistantAccountant(link, budgeted=budgeted)
         self.commons = Commons(
             till=_DistantTill(link) if budgeted else Till(Ledger()),
-            accountant=_DistantAccountant(link),
+            accountant=self._accountant,
             lane_of=self._lanes.of,
             tapes=tapes,
             refusals=Refusals(lambda model: link.tell(UsageRefused(model=model))),
@@ -104,6 +107,8 @@ class Shared:
                 self._lender.unjoin(message)
             case UsageRefused():
                 self.commons.refusals.note(message.model)
+            case Learnt():
+                self._accountant.rates.learn(message.key, message.rate)
             case Stop():
                 self._stop()
             case _:
@@ -144,11 +149,20 @@ class _DistantTill:
 
 
 class _DistantAccountant:
-    """The accountant, which is one for all workers: tokenizers and tables of prices are large."""
+    """The accountant, which is one for all workers: tokenizers and tables of prices are large.
 
-    def __init__(self, link: Link) -> None:
+    The rates that it has learnt are here too. A budget is told of every call, for it is charged when the cost is.
+    """
+
+    def __init__(self, link: Link, *, budgeted: bool) -> None:
+        self.rates = Rates()
         self._link = link
+        self._budgeted = budgeted
 
     def take(self, call: Call) -> None:
-        if needs_numbers(call):
+        charged = self._budgeted and call.usage_source == "provider"
+        if charged or needs_numbers(call, self.rates):
             self._link.tell(Account(call=call))
+
+    def priced(self, call: Call) -> Call:
+        return self.rates.priced(call)

@@ -6,10 +6,22 @@ escapes and number forms.
 
 from typing import Final
 
+import msgspec
+
 from cellmeter_proxy.wire.fields import spans
 
 _ASK: Final = '"include_usage":true'
 _SPACE: Final = " \t\n\r"
+
+
+class _Asked(msgspec.Struct):
+    """What a request says of streaming: of names that are there twice, the last."""
+
+    stream: object = None
+    stream_options: object = None
+
+
+_ASKED: Final = msgspec.json.Decoder(_Asked)
 
 
 def add_include_usage(body: bytes) -> bytes | None:
@@ -23,6 +35,8 @@ def add_include_usage(body: bytes) -> bytes | None:
         body: of a request for chat completions or completions, without content coding.
 
     """
+    if _needs_nothing(body):
+        return None
     try:
         source = body.decode()
     except UnicodeDecodeError:
@@ -38,6 +52,16 @@ def add_include_usage(body: bytes) -> bytes | None:
         at = members[-1][2]
         return f'{source[:at]},"stream_options":{{{_ASK}}}{source[at:]}'.encode()
     return _into_options(source, *options[0])
+
+
+def _needs_nothing(body: bytes) -> bool:
+    """The common cases, told without cutting: no stream, or the client asks for usage itself."""
+    try:
+        asked = _ASKED.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    options = asked.stream_options
+    return asked.stream is not True or (isinstance(options, dict) and "include_usage" in options)
 
 
 def _into_options(source: str, begin: int, end: int) -> bytes | None:

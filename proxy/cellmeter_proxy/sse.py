@@ -14,9 +14,10 @@ BOM: Final = b"\xef\xbb\xbf"
 LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 FRAME_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _OVERLAP: Final = 3
+_DATA: Final = b"data: "
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """What a frame says: its ``event`` field, if it has one, and its ``data`` lines joined with LF."""
 
     event: str | None
@@ -64,6 +65,8 @@ class FrameSplitter:
 
 def parse_frame(raw: bytes) -> Event | None:
     """What one raw frame says, or None where it has neither an event nor a data line (comments, blank lines)."""
+    if raw.startswith(_DATA) and raw.find(b"\n") == len(raw) - 2 and raw.endswith(b"\n\n") and b"\r" not in raw:
+        return Event(None, raw[len(_DATA) : -2])
     event: bytes | None = None
     data: list[bytes] = []
     for line in raw.removeprefix(BOM).splitlines():
@@ -79,6 +82,10 @@ def parse_frame(raw: bytes) -> Event | None:
 
 def split(body: bytes) -> list[bytes]:
     """The raw frames of a whole stream, the last one even where it lacks its blank line."""
+    if b"\r" not in body:
+        *whole, rest = body.split(b"\n\n")
+        frames = [frame + b"\n\n" for frame in whole]
+        return [*frames, rest] if rest else frames
     splitter = FrameSplitter()
     frames = splitter.feed(body)
     return [*frames, splitter.rest] if splitter.pending else frames

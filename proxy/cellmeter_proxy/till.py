@@ -42,6 +42,8 @@ class Till:
     async def take_on(self, call_id: str, session: str, cell_budget: Budget | None) -> str | None:
         """See ``Charging``."""
         accounts = self._ledger.accounts(session, cell_budget)
+        if not accounts:
+            return None
         await self._count(accounts)
         return self._ledger.admit(call_id, accounts)
 
@@ -62,6 +64,8 @@ class Till:
 
     async def _count(self, accounts: Sequence[Account]) -> None:
         entries = self._ledger.uncounted(accounts)
+        if not entries:
+            return
         try:
             async with asyncio.timeout(_COUNTING_S):
                 for entry in entries:

@@ -31,19 +31,22 @@ class Turn:
     def take(self, bound_s: float) -> float:
         """Wait for the turn, for at most so many seconds; how many have passed."""
         began = time.monotonic()
-        while True:
-            try:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):  # which of the two is for the system to choose (lockf(3))
-                waited = time.monotonic() - began
-                if waited >= bound_s:
-                    return waited
-                time.sleep(_NAP_S if waited < _PATIENT_FROM_S else _LONG_NAP_S)
-            except OSError:
+        while not self.take_free():
+            waited = time.monotonic() - began
+            if waited >= bound_s:
                 break
-            else:
-                break
+            time.sleep(_NAP_S if waited < _PATIENT_FROM_S else _LONG_NAP_S)
         return time.monotonic() - began
+
+    def take_free(self) -> bool:
+        """Have the turn, unless somebody else has it; waits for nobody."""
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # which of the two is for the system to choose (lockf(3))
+            return False
+        except OSError:
+            return True
+        return True
 
     def end(self) -> None:
         """Let the next one have it."""

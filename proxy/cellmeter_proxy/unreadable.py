@@ -5,18 +5,14 @@ aiohttp tells its access log of every answer, also of those that it gives itself
 
 import asyncio
 import logging
-from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from cellmeter_proxy.http_server import UNREAD
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.record import Call, new_id, now_us
+from cellmeter_proxy.record import UNREADABLE, Call, new_id, now_us
 from cellmeter_proxy.writer import LogWriter
-
-SESSION: Final = "unreadable"
-"""The session of the rows: nothing in such a request says whose it is."""
-_METHOD: Final = "UNKNOWN"  # what aiohttp calls the method of a request that it could not read
 
 
 def unreadable_requests(writer: LogWriter, writer_name: str, upstream: str) -> type[AbstractAccessLogger]:
@@ -24,14 +20,14 @@ def unreadable_requests(writer: LogWriter, writer_name: str, upstream: str) -> t
 
     class Unreadable(AbstractAccessLogger):
         def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-            if request.method == _METHOD and not request.raw_headers:
+            if request.method == UNREAD and not request.raw_headers:
                 ended_at = now_us()
                 call = Call(
                     call_id=new_id(),
-                    session=SESSION,
+                    session=UNREADABLE,
                     writer=writer_name,
                     state="closed",
-                    method=_METHOD,
+                    method=UNREAD,
                     upstream=upstream,
                     status=response.status,
                     outcome="rejected",

@@ -13,10 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
-from aiohttp import HttpVersion11, web
-
 from cellmeter_proxy.absorb import Patience
 from cellmeter_proxy.exchange import Exchange
+from cellmeter_proxy.http_server import Response
 from cellmeter_proxy.record import Call, now_us
 
 _GLANCE_S: Final = 0.25
@@ -29,12 +28,12 @@ class ClientGoneError(Exception):
 class Filler(NamedTuple):
     """What a waiting client may be sent."""
 
-    content_type: str
+    content_type: bytes
     data: bytes
 
 
-EVENTS: Final = Filler("text/event-stream; charset=utf-8", b": cellmeter is waiting for the provider\n\n")
-JSON: Final = Filler("application/json", b" ")
+EVENTS: Final = Filler(b"text/event-stream; charset=utf-8", b": cellmeter is waiting for the provider\n\n")
+JSON: Final = Filler(b"application/json", b" ")
 
 
 def filler_of(call: Call) -> Filler | None:
@@ -52,8 +51,7 @@ def has_left(exchange: Exchange) -> bool:
     """Whether the client's connection is gone, and nobody else waits for the call."""
     if exchange.followers:
         return False
-    transport = exchange.request.transport
-    return exchange.client_gone_at is not None or transport is None or transport.is_closing()
+    return exchange.client_gone_at is not None or not exchange.request.has_client
 
 
 async def pause(exchange: Exchange, seconds: float) -> None:
@@ -101,7 +99,7 @@ async def _keep(exchange: Exchange, patience: Patience, stop: asyncio.Event) -> 
     if await _within(stop, patience.quiet_s - exchange.ms() / 1000):
         return
     filler = filler_of(await exchange.opened())
-    if filler is None or exchange.request.version < HttpVersion11:
+    if filler is None or not exchange.request.is_http_1_1:
         return
     try:
         await _send_head(exchange, filler)
@@ -114,8 +112,8 @@ async def _keep(exchange: Exchange, patience: Patience, stop: asyncio.Event) -> 
 
 
 async def _send_head(exchange: Exchange, filler: Filler) -> None:
-    headers = {"Content-Type": filler.content_type, "Cache-Control": "no-cache", "x-request-id": exchange.call.call_id}
-    response = web.StreamResponse(headers=headers)
+    request_id = (b"x-request-id", exchange.call.call_id.encode())
+    response = Response(200, [(b"Content-Type", filler.content_type), (b"Cache-Control", b"no-cache"), request_id])
     await response.prepare(exchange.request)
     exchange.response = exchange.early = response
 

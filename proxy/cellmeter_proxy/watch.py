@@ -12,6 +12,7 @@ from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.sse import BOM
 from cellmeter_proxy.wire import AnswerFacts, StreamWatcher, read_answer
+from cellmeter_proxy.wire.frames import Frames
 from cellmeter_proxy.wire.stream import UNREADABLE_TAIL
 
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
@@ -34,6 +35,11 @@ class Watcher(Protocol):
     def max_gap_ms(self) -> float | None: ...
     @property
     def frames(self) -> int | None: ...
+    @property
+    def parsed(self) -> Frames | None:
+        """The frames so far, taken apart."""
+        ...
+
     @property
     def received(self) -> bytes:
         """Every byte so far, as received."""
@@ -97,6 +103,10 @@ class UnaryWatcher:
 
     @property
     def frames(self) -> None:
+        """There are none."""
+
+    @property
+    def parsed(self) -> None:
         """There are none."""
 
     @property

@@ -10,7 +10,9 @@ from cellmeter_scoring.finding import Finding
 from cellmeter_scoring.intervals import minimum_detectable_difference
 from cellmeter_scoring.leaderboard import Comparison, Row, compare, leaderboard
 from cellmeter_scoring.methodology import METHODOLOGIES, Methodology, find_methodology
+from cellmeter_scoring.operations import Operation, operations
 from cellmeter_scoring.rescore import rescore
+from cellmeter_scoring.retries import retries_of
 from cellmeter_scoring.score import Score, Scorer, Unscored
 from cellmeter_scoring.verify import verify
 
@@ -26,6 +28,7 @@ __all__ = [
     "Composite",
     "Finding",
     "Methodology",
+    "Operation",
     "Row",
     "Score",
     "Scorer",
@@ -39,7 +42,9 @@ __all__ = [
     "leaderboard",
     "load_evidence",
     "minimum_detectable_difference",
+    "operations",
     "rescore",
+    "retries_of",
     "score_cell",
     "verify",
 ]

@@ -8,18 +8,33 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from cellmeter_proxy.record import Attempt, Call
-from cellmeter_scoring.calls import is_answered, model_calls, reached_a_model, tokens_of
+from cellmeter_scoring.calls import model_calls, reached_a_model, tokens_of
 from cellmeter_scoring.finding import Finding
+from cellmeter_scoring.operations import operation_ids
+from cellmeter_scoring.retries import retries_of
 
 Holds: TypeAlias = Callable[[Call], bool]
 
 
 def findings_of(calls: Sequence[Call], attempts: Mapping[str, Sequence[Attempt]]) -> list[Finding]:
     """The findings about these calls, each kind once, in a fixed order."""
-    retried, repeated = _made_again(calls)
+    links = retries_of(calls)
+    repeated = _repeated(calls, links)
+    paid_again = _paid_again(calls, links)
     found = [
         *(_about(calls, kind, sentence, holds) for kind, sentence, holds in _OF_ONE_CALL),
-        _about(calls, "agent retry", "made again by the agent after a failure", lambda call: call.call_id in retried),
+        _about(
+            calls,
+            "agent retry",
+            "made again by the agent after a failure",
+            lambda call: call.call_id in links or bool(call.retry_number),
+        ),
+        _about(
+            calls,
+            "paid again",
+            "sent again though a model may have worked on it before",
+            lambda call: call.call_id in paid_again,
+        ),
         _about(
             calls,
             "repeated request",
@@ -53,23 +68,31 @@ def _without_price(calls: Sequence[Call]) -> Finding | None:
     return _about(calls, "no price", f"not priced ({', '.join(models)})", lambda call: call.call_id in ids)
 
 
-def _made_again(calls: Sequence[Call]) -> tuple[set[str], set[str]]:
-    """The calls that repeat a failed one, and those that repeat one that had been answered.
-
-    The same canonical request in the same session, or the agent's own count of its retries.
-    """
-    retried: set[str] = set()
+def _repeated(calls: Sequence[Call], links: Mapping[str, str]) -> set[str]:
+    """The calls that are no retry, though the same canonical request of the session had been answered before."""
     repeated: set[str] = set()
-    last: dict[tuple[str, str], Call] = {}
+    answered: set[tuple[str, str]] = set()
     for call in model_calls(calls):
-        before = last.get((call.session, call.request_hash)) if call.request_hash else None
-        if call.retry_number or (before is not None and not is_answered(before)):
-            retried.add(call.call_id)
-        elif before is not None:
+        if call.request_hash is None:
+            continue
+        if call.call_id not in links and (call.session, call.request_hash) in answered:
             repeated.add(call.call_id)
-        if call.request_hash:
-            last[call.session, call.request_hash] = call
-    return retried, repeated
+        if call.outcome == "ok":
+            answered.add((call.session, call.request_hash))
+    return repeated
+
+
+def _paid_again(calls: Sequence[Call], links: Mapping[str, str]) -> set[str]:
+    """The calls that may have been billed after another one of their operation, which may have been, too."""
+    ids = operation_ids(calls, links)
+    again: set[str] = set()
+    billed: set[str] = set()
+    for call in filter(reached_a_model, model_calls(calls)):
+        operation = ids[call.call_id]
+        if operation in billed:
+            again.add(call.call_id)
+        billed.add(operation)
+    return again
 
 
 def _is_uncounted(call: Call) -> bool:

@@ -5,7 +5,7 @@ against the recorded calls and never enters them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,22 +17,20 @@ from cellmeter_proxy.record import Attempt, Call, Cell
 from cellmeter_scoring.attention import findings_of
 from cellmeter_scoring.calls import attempts_by_call
 from cellmeter_scoring.finding import Finding
+from cellmeter_scoring.operations import Operation, operation_ids, operations
 from cellmeter_scoring.reconcile import Reconciliation, reconcile
+from cellmeter_scoring.retries import retries_of
+from cellmeter_scoring.totals import Total, total_of
 
 
 class AuditedCall(Call, frozen=True, kw_only=True):
-    """A call, column for column, with every try upstream that served it."""
+    """A call, column for column, with every try upstream that served it, and its place among the agent's retries."""
 
+    operation_id: str
+    """The first call of the operation that this one belongs to; its own id where it is the first."""
+    retry_of: str | None
+    """The call that the agent made again with this one."""
     attempts: list[Attempt]
-
-
-class Total(msgspec.Struct, frozen=True, kw_only=True):
-    """A sum over the calls that have the number, and how many they are."""
-
-    sum: float | None
-    """None where no call has the number."""
-    counted: int
-    missing: int
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +56,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     calls: list[AuditedCall]
     totals: Totals
     findings: list[Finding]
+    operations: list[Operation]
+    """What the agent asked for, each with all the calls that it took."""
     reconciliations: list[Reconciliation]
     """Recorded totals against those that the agent printed, where it printed any."""
 
@@ -86,16 +86,17 @@ def audit(log: Log | Path | str, cell: str | None = None, session: str | None = 
     if not calls:
         _refuse_unknown(cells, cell, session)
     attempts = attempts_by_call(log.rows(Attempt, f"call_id IN (SELECT call_id FROM calls WHERE {where})", params))
-    audited = [_audited(call, attempts.get(call.call_id, [])) for call in calls]
-    return sum_up(audited, _reconciled(cells, calls))
+    return sum_up(_audited(calls, attempts), _reconciled(cells, calls))
 
 
 def sum_up(calls: Sequence[AuditedCall], reconciliations: Sequence[Reconciliation]) -> Audit:
     """The audit of these calls."""
+    attempts = {call.call_id: call.attempts for call in calls}
     return Audit(
         calls=list(calls),
         totals=_totals(calls),
-        findings=findings_of(calls, {call.call_id: call.attempts for call in calls}),
+        findings=findings_of(calls, attempts),
+        operations=operations(calls, attempts),
         reconciliations=list(reconciliations),
     )
 
@@ -113,17 +114,22 @@ def _refuse_unknown(cells: Sequence[Cell], cell: str | None, session: str | None
         raise CellmeterError(f"the log has no cell {cell!r}", hint="leave --cell out to see them all")
 
 
-def _audited(call: Call, attempts: list[Attempt]) -> AuditedCall:
-    return AuditedCall(**msgspec.structs.asdict(call), attempts=attempts)
+def _audited(calls: Sequence[Call], attempts: Mapping[str, list[Attempt]]) -> list[AuditedCall]:
+    links = retries_of(calls)
+    ids = operation_ids(calls, links)
+    return [
+        AuditedCall(
+            **msgspec.structs.asdict(call),
+            operation_id=ids[call.call_id],
+            retry_of=links.get(call.call_id),
+            attempts=attempts.get(call.call_id, []),
+        )
+        for call in calls
+    ]
 
 
 def _totals(calls: Sequence[Call]) -> Totals:
-    return Totals(calls=len(calls), **{name: _total([getattr(call, name) for call in calls]) for name in _SUMMED})
-
-
-def _total(values: Sequence[float | None]) -> Total:
-    known = [value for value in values if value is not None]
-    return Total(sum=sum(known) if known else None, counted=len(known), missing=len(values) - len(known))
+    return Totals(calls=len(calls), **{name: total_of(getattr(call, name) for call in calls) for name in _SUMMED})
 
 
 def _reconciled(cells: Iterable[Cell], calls: Iterable[Call]) -> list[Reconciliation]:

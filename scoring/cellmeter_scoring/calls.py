@@ -19,6 +19,14 @@ _TRANSIENT: Final = frozenset({408, 409, 425})
 """Statuses below 500 that ask for the same request again later (RFC 9110 §15.5, RFC 8470 §5.2)."""
 _LOCAL_NETWORK: Final = ("network is unreachable", "network is down", "temporary failure in name resolution")
 """Texts of ENETUNREACH, ENETDOWN (errno(3)) and EAI_AGAIN (gai_strerror(3)): this machine has no network."""
+_THROTTLING_CODES: Final = frozenset(
+    {"429", "rate_limit_exceeded", "rate_limit_error", "insufficient_quota", "resource_exhausted"}
+)
+"""Codes of the error in a 200 that say what a 429 says: OpenAI's, Anthropic's, Google's, OpenRouter's.
+
+https://platform.openai.com/docs/guides/error-codes, https://docs.anthropic.com/en/api/errors,
+https://openrouter.ai/docs/api/reference/errors-and-debugging. The log has them first in ``error``.
+"""
 _BUDGET: Final = "the budget"
 """How the proxy's own sentence begins for a call that it refused because a budget was spent.
 
@@ -59,7 +67,12 @@ def is_model_call(call: Call) -> bool:
 
 def model_calls(calls: Iterable[Call]) -> list[Call]:
     """The calls that asked a model, in the order in which they were made."""
-    return sorted(filter(is_model_call, calls), key=lambda call: (call.started_at, call.seq or 0, call.call_id))
+    return in_order(filter(is_model_call, calls))
+
+
+def in_order(calls: Iterable[Call]) -> list[Call]:
+    """The calls in the order in which they were made: those of one moment by their number in the session."""
+    return sorted(calls, key=lambda call: (call.started_at, call.seq or 0, call.call_id))
 
 
 def attempts_by_call(attempts: Iterable[Attempt]) -> Mapping[str, list[Attempt]]:
@@ -80,19 +93,27 @@ def trouble_of(call: Call, attempts: Sequence[Attempt]) -> Trouble | None:
         case "interrupted":
             return Trouble.RECORDER
         case "client_gone":
-            return _trouble_behind(attempts) or Trouble.GONE
+            # Left while the proxy was still trying: what the last try met.
+            return (trouble_of_try(attempts[-1]) if attempts else None) or Trouble.GONE
         case "http_error":
             return _trouble_of_status(call.status)
         case _:
-            return _trouble_of_connection(call, attempts)
+            return _trouble_without_a_status(call, attempts)
 
 
-def _trouble_behind(attempts: Sequence[Attempt]) -> Trouble | None:
-    """What the last try met, for a call whose client left while the proxy was still trying."""
-    if not attempts:
-        return None
-    last = attempts[-1]
-    return _trouble_of_status(last.status)
+def _trouble_without_a_status(call: Call, attempts: Sequence[Attempt]) -> Trouble:
+    if call.outcome == "stream_error" and (call.error or "").partition(":")[0].lower() in _THROTTLING_CODES:
+        return Trouble.THROTTLED
+    if call.outcome == "upstream_unreachable":
+        return _trouble_of_connection(call.error, *(attempt.error for attempt in attempts))
+    return Trouble.PROVIDER
+
+
+def trouble_of_try(attempt: Attempt) -> Trouble | None:
+    """What one try upstream met, or None where the provider took the call on."""
+    if attempt.status is not None:
+        return _trouble_of_status(attempt.status)
+    return None if attempt.error is None else _trouble_of_connection(attempt.error)
 
 
 def _trouble_of_status(status: int | None) -> Trouble | None:
@@ -107,11 +128,20 @@ def _trouble_of_status(status: int | None) -> Trouble | None:
     return Trouble.REFUSED
 
 
-def _trouble_of_connection(call: Call, attempts: Sequence[Attempt]) -> Trouble:
-    errors = [text.lower() for text in (call.error, *(attempt.error for attempt in attempts)) if text]
-    if call.outcome == "upstream_unreachable" and any(local in error for error in errors for local in _LOCAL_NETWORK):
-        return Trouble.LOCAL_NETWORK
-    return Trouble.PROVIDER
+def _trouble_of_connection(*errors: str | None) -> Trouble:
+    said = [text.lower() for text in errors if text]
+    here = any(local in text for text in said for local in _LOCAL_NETWORK)
+    return Trouble.LOCAL_NETWORK if here else Trouble.PROVIDER
+
+
+def is_denied(calls: Iterable[Call], attempts: Iterable[Attempt]) -> bool:
+    """Whether a model was asked, and every time the provider refused the credentials (HTTP 401, 402, 403 or 407).
+
+    As long as the key is the same, so is the answer.
+    """
+    by_call = attempts_by_call(attempts)
+    troubles = [trouble_of(call, by_call.get(call.call_id, [])) for call in model_calls(calls)]
+    return bool(troubles) and set(troubles) == {Trouble.DENIED}
 
 
 def is_answered(call: Call) -> bool:

@@ -10,8 +10,18 @@ from typing import Final
 import msgspec
 
 from cellmeter_proxy.record import UNCOLLECTABLE, Attempt, Call, Cell, FailureClass, Outcome, Phase
-from cellmeter_scoring.calls import Trouble, attempts_by_call, is_answered, model_calls, provider_status, trouble_of
-from cellmeter_scoring.throttling import run_of, throttled_us
+from cellmeter_scoring.calls import (
+    Trouble,
+    attempts_by_call,
+    in_order,
+    is_answered,
+    model_calls,
+    provider_status,
+    trouble_of,
+    trouble_of_try,
+)
+from cellmeter_scoring.refusals import shows_incompatibility
+from cellmeter_scoring.throttling import held_up_us, run_of
 
 INFRASTRUCTURE: Final[frozenset[FailureClass]] = frozenset(
     {"rate_limited", "provider_error", "incompatible", "grader_error", "harness_error", "cancelled"}
@@ -26,6 +36,8 @@ _BLAME: Final[Mapping[Trouble, FailureClass]] = {
     Trouble.RECORDER: "harness_error",
 }
 
+_TAKES_TIME: Final = (Trouble.THROTTLED, Trouble.PROVIDER, Trouble.LOCAL_NETWORK)
+"""What an agent can be held up by until its time is over, though it was answered in the end."""
 _FAULTS: Final[Mapping[Outcome | None, str]] = {
     "stream_error": "the provider's stream was cut",
     "upstream_unreachable": "the provider could not be reached",
@@ -59,9 +71,10 @@ def classify(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) -> 
         or _passed(cell)
         or _by_the_workspace(cell)
         or _by_a_budget(asked, by_call)
-        or _by_the_lack_of_calls(cell, asked)
+        or _by_the_lack_of_calls(cell, calls, asked)
+        or _by_refusals(cell, asked, by_call)
         or _by_the_wire(asked, by_call)
-        or _by_throttled_time(cell, asked, attempts, by_call)
+        or _by_lost_time(cell, asked, attempts, by_call)
         or _by_the_exit(cell, asked)
         or _by_the_grader(cell)
     )
@@ -106,14 +119,28 @@ def _by_a_budget(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) ->
     return _verdict("budget_exceeded", refused, f"a budget ended the run: {refused[0].error}")
 
 
-def _by_the_lack_of_calls(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
+def _by_the_lack_of_calls(cell: Cell, calls: Sequence[Call], asked: Sequence[Call]) -> Verdict | None:
     if asked or not cell.expects_calls:
         return None
     if cell.timed_out:
         return Verdict(failure_class="agent_timeout", reason="the agent ran out of time before its first model call")
     if cell.exit_code != 0:
         return Verdict(failure_class="agent_error", reason=f"{_exit_of(cell)} before its first model call")
+    if calls:
+        return _verdict("no_model_call", in_order(calls), f"none of the agent's calls ({len(calls)}) asked a model")
     return Verdict(failure_class="no_model_call", reason="the agent made no model call")
+
+
+def _by_refusals(cell: Cell, asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) -> Verdict | None:
+    """Every call refused: because the provider lacks something, which it said, or because of what the agent sent."""
+    if not asked or any(trouble_of(call, by_call.get(call.call_id, [])) is not Trouble.REFUSED for call in asked):
+        return None
+    reason = _ended_in(Trouble.REFUSED, asked, asked, [])
+    proving = [call for call in asked if shows_incompatibility(call, cell.model)]
+    if not proving:
+        return _verdict("agent_error", asked, f"{reason}, and no answer named anything that the provider lacks")
+    said = _said(proving[-1])
+    return _verdict("incompatible", asked, f"{reason}: {said}" if said else reason)
 
 
 def _by_the_wire(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) -> Verdict | None:
@@ -121,9 +148,6 @@ def _by_the_wire(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) ->
     answers = [position for position, call in enumerate(asked) if is_answered(call)]
     ending = asked[answers[-1] + 1 :] if answers else asked
     troubles = [(call, trouble_of(call, by_call.get(call.call_id, []))) for call in ending]
-    refused = [call for call, trouble in troubles if trouble is Trouble.REFUSED]
-    if refused and not answers and len(refused) == len(asked):
-        return _verdict("incompatible", refused, _ended_in(Trouble.REFUSED, refused, asked, answers) + _why(refused))
     infrastructure = [trouble for _, trouble in troubles if trouble is not None and trouble in _BLAME]
     if not infrastructure or (answers and troubles[-1][1] is Trouble.REFUSED):
         return None
@@ -132,28 +156,27 @@ def _by_the_wire(asked: Sequence[Call], by_call: Mapping[str, list[Attempt]]) ->
     return _verdict(_BLAME[blamed], calls, _ended_in(blamed, calls, asked, answers))
 
 
-def _why(refused: Sequence[Call]) -> str:
-    """The proxy's own sentence, where it was the proxy that refused."""
-    last = refused[-1]
-    return f": {last.error}" if last.outcome == "rejected" and last.error else ""
-
-
-def _by_throttled_time(
+def _by_lost_time(
     cell: Cell, asked: Sequence[Call], attempts: Sequence[Attempt], by_call: Mapping[str, list[Attempt]]
 ) -> Verdict | None:
-    """A timeout of which the provider's rate limit took at least half."""
+    """A timeout of which troubles that are not the agent's took at least half; the one that took most names it."""
     run = run_of(cell)
     if not cell.timed_out or run is None:
         return None
-    lost = throttled_us(cell, asked, attempts)
-    if not lost or 2 * lost < run[1] - run[0]:
+    lost = {trouble: held_up_us(cell, asked, attempts, {trouble}) for trouble in _TAKES_TIME}
+    if 2 * held_up_us(cell, asked, attempts, lost.keys()) < run[1] - run[0] or not any(lost.values()):
         return None
-    met = [call for call in asked if _met_a_limit(call, by_call.get(call.call_id, []))]
-    return _verdict("rate_limited", met, f"{lost / 1e6:.0f} s of the run went to the provider's rate limit")
+    met = [call for call in asked if any(lost[trouble] for trouble in _met(call, by_call.get(call.call_id, [])))]
+    parts = [f"{us / 1e6:.0f} s of the run went to {trouble.value}" for trouble, us in lost.items() if us]
+    return _verdict(_BLAME[max(lost, key=lost.__getitem__)], met, ", ".join(parts))
 
 
-def _met_a_limit(call: Call, attempts: Sequence[Attempt]) -> bool:
-    return bool(call.queue_ms) or any(status == 429 for status in (call.status, *(try_.status for try_ in attempts)))
+def _met(call: Call, attempts: Sequence[Attempt]) -> set[Trouble]:
+    """The troubles that took a call's time."""
+    troubles = {trouble_of(call, attempts), *map(trouble_of_try, attempts)}
+    if call.queue_ms:
+        troubles.add(Trouble.THROTTLED)
+    return {trouble for trouble in _TAKES_TIME if trouble in troubles}
 
 
 def _by_the_exit(cell: Cell, asked: Sequence[Call]) -> Verdict | None:
@@ -207,5 +230,10 @@ def _fault(trouble: Trouble, calls: Sequence[Call]) -> str | None:
     """The fault in the words of the outcome that these calls share, with what was recorded of the last of them."""
     outcomes = {call.outcome for call in calls}
     words = _FAULTS.get(calls[-1].outcome) if trouble is Trouble.PROVIDER and len(outcomes) == 1 else None
-    said = " ".join((calls[-1].error or "").split())[:_MAX_SAID]
+    said = _said(calls[-1])
     return f"{words}: {said}" if words and said else words
+
+
+def _said(call: Call) -> str:
+    """What was recorded of a call's end, on one line."""
+    return " ".join((call.error or "").split())[:_MAX_SAID]

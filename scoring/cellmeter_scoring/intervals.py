@@ -8,6 +8,7 @@ number of degrees of freedom: the only ones that a mean over tasks needs.
 import math
 import random
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import product
 from statistics import NormalDist, fmean, stdev
 from typing import Final
@@ -17,6 +18,11 @@ import msgspec
 _EXACT_UP_TO: Final = 14
 """Differences up to which all sign patterns are tried: 2 to this power is a moment's work."""
 _DRAWS: Final = 20_000
+_MAX_DENOMINATOR: Final = 1000
+"""Of a difference of two pass rates: the product of their repeats, at most."""
+_ROUNDING: Final = 1e-12
+_MAX_BITS: Final = 20_000_000
+"""A number of so many bits is shifted and added in a millisecond."""
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,10 +147,14 @@ def _check_k(runs: int, passed: int, k: int) -> None:
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
     """Two-sided p-value of paired differences under chance signs.
 
-    All sign patterns are tried for up to fourteen differences that are not zero; for more, 20,000 are drawn with
-    ``seed``, and the observed one counts among them.
+    Differences of pass rates over a few repeats are multiples of one small fraction: for such ones, however many, and
+    for up to fourteen of any kind, every sign pattern counts. Of more, 20,000 patterns are drawn with ``seed``, and the
+    observed one counts among them.
     """
     moving = [abs(difference) for difference in differences if difference]
+    units = _in_units(differences)
+    if units is not None:
+        return _share_as_extreme(units)
     observed = abs(math.fsum(differences)) * (1 - 1e-12)
     if len(moving) <= _EXACT_UP_TO:
         patterns = [abs(math.fsum(signed)) for signed in product(*((size, -size) for size in moving))]
@@ -154,6 +164,35 @@ def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
         abs(math.fsum(size if draw.random() < 0.5 else -size for size in moving)) >= observed for _ in range(_DRAWS)
     )
     return (extreme + 1) / (_DRAWS + 1)
+
+
+def _in_units(differences: Sequence[float]) -> list[int] | None:
+    """The differences as multiples of a fraction that they share; None where there is none to count with."""
+    moving = [Fraction(difference) for difference in differences if difference]
+    near = [value.limit_denominator(_MAX_DENOMINATOR) for value in moving]
+    if any(abs(fraction - value) > _ROUNDING for fraction, value in zip(near, moving, strict=True)):
+        return None
+    common = math.lcm(*(fraction.denominator for fraction in near))
+    units = [int(fraction * common) for fraction in near]
+    return units if sum(map(abs, units)) * (len(units) + 2) <= _MAX_BITS else None
+
+
+def _share_as_extreme(units: Sequence[int]) -> float:
+    """The share of all sign patterns whose sum is as far from zero as the observed one.
+
+    A pattern is the set of units that count as negative. How many sets have the sum k is the coefficient of x^k in the
+    product of (1 + x^unit), which is computed as one number with x a power of two too large for any carry.
+    """
+    sizes, observed = [abs(unit) for unit in units], abs(sum(units))
+    width = len(sizes) + 2
+    sets = 1
+    for size in sizes:
+        sets += sets << size * width
+    reach = (sum(sizes) - observed) // 2
+    tail = sets & (1 << width * (reach + 1)) - 1
+    # A number and the sum of its digits leave the same remainder by the base less one, which is more than the sum.
+    counted = tail % ((1 << width) - 1)
+    return min(2 * counted / (1 << len(sizes)), 1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ import pytest
 from cellmeter_harness.conduct import scripted_provider
 from cellmeter_harness.task import find_tasks
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.record import Cell
+from cellmeter_proxy.record import Call, Cell, Sweep
 
 TASK = "polyglot/python-reverse-string"
 RIGHT, WRONG = "sk-right-0123456789abcdef", "sk-wrong-0123456789abcdef"
@@ -57,6 +57,17 @@ async def test_a_wrong_key_is_named_each_time_until_it_is_mended_and_the_cell_tr
     assert "rows of agent × model" not in mended.stderr
     with Log.read(sweep.parent / "cellmeter.db") as log:
         assert [(cell.attempt, cell.failure_class) for cell in log.rows(Cell)] == [(1, "provider_error"), (2, "none")]
+
+
+async def test_what_becomes_of_429s_can_be_said_on_the_command_line(sweep: Path) -> None:
+    sweep.write_text(sweep.read_text() + "[limits]\ncalls = 2\n")
+    assert (await run(sweep, RIGHT, "--on-429", "pace")).returncode == 0
+    with Log.read(sweep.parent / "cellmeter.db") as log:
+        queued = {call.outcome: call.queue_ms is not None for call in log.rows(Call)}
+        (row,) = log.rows(Sweep)
+    assert queued == {"ok": True, "rejected": False}
+    assert '"on_429":"pace"' in row.spec
+    assert (await run(sweep, RIGHT, "--on-429", "ignore")).returncode == 2
 
 
 async def test_a_run_shows_the_cells_of_its_own_file_and_no_others_of_its_log(sweep: Path) -> None:

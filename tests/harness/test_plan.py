@@ -9,6 +9,7 @@ from cellmeter_harness.agent import Agent
 from cellmeter_harness.plan import Pending, abandoned, again, merged, once_more, outlook, refuse_mixture
 from cellmeter_harness.sweep import CellPlan, SweepDocument
 from cellmeter_harness.testing import tiny_agent, tiny_task
+from cellmeter_proxy.budget import Account, Budget
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import Cell, FailureClass
 
@@ -107,6 +108,19 @@ def test_a_cell_that_is_out_of_attempts_gets_exactly_one_more_after_all_others(p
     assert again(more.pending[1], row(plan, 3, "rate_limited"), 1, INFRASTRUCTURE) is None
 
 
+@pytest.mark.parametrize(("owner", "made_again"), [("sweep", True), ("cell", False), ("session", False)])
+def test_a_cell_that_the_budget_of_the_whole_sweep_ended_is_made_again_and_one_that_spent_its_own_is_done(
+    plan: CellPlan, owner: str, made_again: bool
+) -> None:
+    refusal = Account(owner, Budget(tokens=1000), 0.0, tokens=1234).refusal(1.0)
+    ended = msgspec.structs.replace(
+        row(plan, 1, "budget_exceeded"), failure_reason=f"a budget ended the run: {refusal}"
+    )
+    found = outlook([plan], [ended], 1, INFRASTRUCTURE)
+    assert found.pending == ([Pending(plan=plan, attempt=2)] if made_again else [])
+    assert found.done == ([] if made_again else [ended])
+
+
 def test_an_attempt_whose_harness_died_is_said_to_be_one_and_does_not_count(plan: CellPlan) -> None:
     running = row(plan, 1, None, ended_at=None)
     (told,) = abandoned([running, row(plan, 2, "none")])
@@ -159,6 +173,12 @@ def test_a_sweep_whose_file_changed_what_its_cells_mean_is_stopped(
         refuse_mixture([plan], done, before=old, now=now, isolation="process", versions={})
     refuse_mixture([plan], [], before=old, now=now, isolation="process", versions={})
     refuse_mixture([plan], done, before=now, now=now, isolation="process", versions={"doer": "1.0"})
+
+
+def test_what_becomes_of_429s_may_change_between_runs_as_what_came_of_them_is_in_the_rows(plan: CellPlan) -> None:
+    old, now = document(plan.agent), document(plan.agent, on_429="pace", patience_s=60.0)
+    refuse_mixture([plan], [row(plan, 1, "none")], before=old, now=now, isolation="process", versions={})
+    assert merged(old, now).on_429 == "pace"
 
 
 def test_what_a_sweep_no_longer_names_is_remembered(plan: CellPlan) -> None:

@@ -10,7 +10,15 @@ import msgspec
 import pytest
 
 from cellmeter_harness.agent import load_agent
-from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.events import (
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    Event,
+    SweepFinished,
+    SweepPlanned,
+    SweepThrottled,
+)
 from cellmeter_harness.runner import Judge, run_sweep
 from cellmeter_harness.sandbox.process import ProcessSandbox
 from cellmeter_harness.sweep import Limits, Retry, SweepSpec, Upstream
@@ -36,7 +44,11 @@ def by_the_exit(cell: Cell, calls: Sequence[Call], attempts: Sequence[Attempt]) 
     return Verdict("agent_error", evidence=[] if cell.exit_code else ["c"])
 
 
-JUDGE = Judge(classify=by_the_exit, infrastructure=frozenset({"rate_limited", "harness_error", "cancelled"}))
+JUDGE = Judge(
+    classify=by_the_exit,
+    infrastructure=frozenset({"rate_limited", "harness_error", "cancelled"}),
+    is_denied=lambda _calls, _attempts: False,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -339,3 +351,45 @@ async def test_every_key_carries_the_budget_of_its_cell(spec: SweepSpec, recorde
     assert recorder.budgets == [Budget(calls=7)] * 8
     with pytest.raises(CellmeterError, match="the budget of its cells has changed"):
         await go(spec, recorder)
+
+
+async def test_a_throttling_provider_is_given_fewer_cells_at_once_and_none_before_its_retry_after_and_once_it_is_said(
+    tmp_path: Path, spec: SweepSpec, recorder: LogRecorder
+) -> None:
+    spec = msgspec.structs.replace(spec, concurrency=4)
+    refusal = Attempt(call_id="c", n=1, started_at=1, status=429, retry_after_ms=1000)
+    events: list[tuple[float, Event]] = []
+
+    def on_event(event: Event) -> None:
+        events.append((recorder.throttle.clock(), event))
+        if isinstance(event, CellFinished) and sum(isinstance(other, CellFinished) for _, other in events) == 1:
+            recorder.throttle.note(refusal)
+
+    await run_sweep(spec, recorder, sandbox=ProcessSandbox(), judge=JUDGE, on_event=on_event)
+    (said,) = [event for _, event in events if isinstance(event, SweepThrottled)]
+    assert (said.status, said.at_once) == (429, 2)
+    assert 0.9 < said.wait_s <= 1
+    first = next(at for at, event in events if isinstance(event, SweepThrottled))
+    later = [at for at, event in events if isinstance(event, CellStarted) and at > first]
+    assert len(later) == 4
+    assert min(later) >= first + said.wait_s - 0.01
+    # Two were started then, not the four that there is room for without the refusal.
+    finished = min(at for at, event in events if isinstance(event, CellFinished) and at > later[0])
+    assert len([at for at in later if at < finished]) == 2
+    assert len(rows(recorder)) == 8
+
+
+async def test_cells_that_starve_for_a_limit_that_refuses_nothing_are_run_fewer_at_once_too(
+    tmp_path: Path, spec: SweepSpec, recorder: LogRecorder
+) -> None:
+    starving = tiny_agent(tmp_path / "starving.toml", "exit 75")
+    spec = msgspec.structs.replace(spec, agents=[starving], concurrency=2)
+    events: list[Event] = []
+    await go(spec, recorder, events)
+    told = [event for event in events if isinstance(event, SweepThrottled)]
+    assert told == [SweepThrottled(status=None, at_once=1, wait_s=0.0)]
+    running, most = 0, list[int]()
+    for event in events[events.index(told[0]) :]:
+        running += isinstance(event, CellStarted) - isinstance(event, CellFinished)
+        most.append(running)
+    assert max(most) <= 1

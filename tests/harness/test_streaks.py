@@ -30,6 +30,12 @@ def test_three_failures_that_a_repeat_cannot_change_stop_the_pair_once(cell: Cel
     assert said == [None, None, sentence, None]
 
 
+def test_a_refused_key_stops_the_pair_and_another_failure_of_the_provider_does_not() -> None:
+    streaks, cell = Streaks(), failed("provider_error", evidence=True)
+    said = [streaks.add(cell, denied=denied) for denied in (True, True, False, True, True, True)]
+    assert said == [None] * 5 + [f"{cell.agent} with m is stopped after 3 provider_error in a row: why"]
+
+
 @pytest.mark.parametrize(
     "cell",
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cellmeter_harness.sweep import describe, load_sweep, plan_cells, read_document, spec_json
+from cellmeter_proxy.absorb import Patience
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 
@@ -114,6 +115,24 @@ def test_what_cells_and_the_sweep_may_spend_and_what_is_granted_is_read_and_desc
     assert read_document(spec_json(describe(spec)).decode()) == describe(spec)
 
 
+def test_what_becomes_of_429s_is_read_and_described_and_a_sweep_that_says_nothing_sees_what_the_provider_said(
+    sweep: Path,
+) -> None:
+    bare = load_sweep(sweep)
+    assert (bare.upstream.on_429, bare.upstream.patience, bare.prices) == ("observe", Patience(), None)
+    sweep.write_text(SWEEP.replace("[limits]", 'on_429 = "pace"\npatience_s = 90\n[limits]'))
+    paced = load_sweep(sweep)
+    assert (paced.upstream.on_429, paced.upstream.patience) == ("pace", Patience(budget_s=90))
+    assert (describe(paced).on_429, describe(paced).patience_s) == ("pace", 90)
+    assert read_document(spec_json(describe(paced)).decode()) == describe(paced)
+    assert spec_json(describe(paced)) != spec_json(describe(bare))
+
+
+def test_a_file_of_prices_is_found_beside_the_sweep(sweep: Path) -> None:
+    sweep.write_text(SWEEP.replace("concurrency = 2", 'concurrency = 2\nprices = "prices.toml"'))
+    assert load_sweep(sweep).prices == sweep.parent / "prices.toml"
+
+
 def test_all_provider_side_tools_can_be_granted(sweep: Path) -> None:
     sweep.write_text(SWEEP + '[grants]\nprovider_tools = "all"\n')
     assert load_sweep(sweep).grants.tools == ["all"]
@@ -138,6 +157,9 @@ def test_all_provider_side_tools_can_be_granted(sweep: Path) -> None:
         ("https://api.example.com/v1", "api.example.com", "upstream.url: not a URL"),
         ("https://api", "https://me:word@api", "upstream.url: carries more than an address"),
         ('"PROVIDER_KEY"', '"$KEY"', "upstream.key_env: not the name of an environment variable"),
+        ("[upstream]", '[upstream]\non_429 = "ignore"', "upstream.on_429: value is not allowed here"),
+        ("[upstream]", '[upstream]\non_429 = "pace"\npatience_s = 0', "upstream.patience_s: Expected `float` > 0"),
+        ("[upstream]", "[upstream]\npatience_s = 9", "upstream.patience_s: nothing is tried again without on_429"),
         ("infrastructure = 3", "infrastructure = -1", "retry.infrastructure: Expected `int` >= 0"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import CALIBRATION, Log
-from cellmeter_proxy.record import Call, new_id, now_us
+from cellmeter_proxy.record import Call, Numbers, new_id, now_us
 from cellmeter_proxy.server import ProxyConfig, serve
 from cellmeter_proxy.testing import LiteralClient, LiteralProvider, close
 from cellmeter_proxy.writer import LogWriter
@@ -124,6 +124,31 @@ async def test_a_file_of_prices_that_cannot_be_used_stops_the_proxy_before_it_li
     with pytest.raises(CellmeterError, match=r"wrong\.toml cannot be used"):
         async with serve(config):
             pass
+
+
+async def test_once_its_rate_is_known_a_call_has_its_cost_when_its_row_is_closed(writer: LogWriter) -> None:
+    accountant = await Accountant.start(writer)
+    told: list[Numbers] = []
+    accountant.on_numbers = told.append
+    common: dict[str, Any] = {"session": "s", "writer": "w", "started_at": now_us(), "usage_source": "provider"}
+    common |= {"upstream": "https://api.openai.com/v1", "request_model": "gpt-4o", "completion_tokens": 0}
+    first, second = (
+        Call(call_id=name, prompt_tokens=size, **common) for name, size in (("a", 400_000), ("b", 800_000))
+    )
+    assert accountant.priced(first) == first
+    await writer.append(first)
+    accountant.take(first)
+    async with asyncio.timeout(20):
+        while accountant.priced(second) == second:
+            await asyncio.sleep(0.01)
+    row = accountant.priced(second)
+    assert (row.cost, row.price_source) == (2.0, accountant.priced(first).price_source)
+    await writer.append(row)
+    accountant.take(row)
+    await accountant.aclose(10)
+    assert [(one.call_id, one.cost) for one in sorted(told, key=lambda one: one.call_id)] == [("a", 1.0), ("b", 2.0)]
+    costs = await writer.read(lambda log: [(call.call_id, call.cost) for call in log.rows(Call)])
+    assert costs == [("a", 1.0), ("b", 2.0)]
 
 
 async def test_one_call_that_cannot_be_worked_out_is_named_and_the_others_are_done(

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cellmeter_proxy.canonical import (
@@ -71,6 +71,8 @@ def test_what_is_not_json_has_no_hash(body: bytes) -> None:
 def test_nesting_is_bounded_and_never_raises() -> None:
     assert request_hash(b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1)) is not None
     assert request_hash(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)) is None
+    assert request_hash(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
+    assert request_hash(b"[" * MAX_DEPTH + b"0" + b"]" * MAX_DEPTH) is None
     assert request_hash(b"[" * 200_000) is None
     assert request_hash(b"[" * 200_000 + b"]" * 200_000) is None
 
@@ -86,6 +88,47 @@ def test_the_form_does_not_depend_on_how_the_text_is_written(value: object) -> N
     if all(not 0xD800 <= ord(letter) <= 0xDFFF for letter in form.decode("utf-8", "surrogatepass")):
         assert canonical(form) == form
         assert json.loads(form) == value
+
+
+def as_defined(body: bytes) -> bytes | None:
+    """The canonical form as its definition says it, by a parser that keeps every number's literal."""
+
+    def form(value: object) -> str:
+        if isinstance(value, dict):
+            return "{" + ",".join(f"{form(key)}:{form(value[key])}" for key in sorted(value)) + "}"
+        if isinstance(value, list):
+            return "[" + ",".join(map(form, value)) + "]"
+        if isinstance(value, bytes):
+            return value.decode()
+        return json.encoder.encode_basestring(value) if isinstance(value, str) else json.dumps(value)
+
+    def refuse(text: str) -> None:
+        raise ValueError(text)
+
+    decoder = json.JSONDecoder(parse_int=str.encode, parse_float=str.encode, parse_constant=refuse)
+    try:
+        return form(decoder.decode(body.decode())).encode("utf-8", "surrogatepass")
+    except ValueError:
+        return None
+
+
+WRITTEN = (
+    b'[,]{}: \t"a" "\\ud800" "\\udc00" "\\n" "\n" 0 -0 -0.0 -00 -0e1 01 1. .5 1e5 1E+400 -1 -0123 1-0 true null NaN'
+)
+ODD = [b"9" * 30, b"-" + b"9" * 4400, b'"\xff"', b'"\xc3\xa9"', b'"-0"', b'{"b":1,"b":-0}', b"\x0c"]
+PIECES = [*WRITTEN.split(b" "), *ODD, b",", b"[", b"]", b'{"k":', b"}"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
+@example(b'[-0,{"a":-0}, 2024-0]')
+def test_the_form_is_the_defined_one_however_the_text_is_parsed(body: bytes) -> None:
+    assert canonical(body) == as_defined(body)
+
+
+@given(JSON, st.booleans())
+def test_the_form_of_any_value_is_the_defined_one(value: object, spread: bool) -> None:
+    body = json.dumps(value, indent=1 if spread else None, ensure_ascii=spread).encode("utf-8", "surrogatepass")
+    assert canonical(body) == as_defined(body)
 
 
 @given(st.binary())

@@ -9,8 +9,9 @@ import aiohttp
 import pytest
 
 from cellmeter_proxy.absorb import Patience
-from cellmeter_proxy.lanes import Lane, Lanes
+from cellmeter_proxy.lanes import Lane, Lanes, Place, Waiter
 from cellmeter_proxy.log import Log
+from cellmeter_proxy.ratelimit import Limit
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.scripted import Fault, RateLimit, Script, ScriptedProvider, Turn
 from cellmeter_proxy.server import Running
@@ -134,3 +135,63 @@ async def test_a_client_that_leaves_the_queue_costs_the_provider_nothing(recorde
     (gone,) = [call for call in calls if call.outcome == "client_gone"]
     assert gone.call_id not in {attempt.call_id for attempt in attempts}
     assert gone.status is None
+
+
+def stated(limit: int, remaining: int) -> dict[str, Limit]:
+    return {"requests": Limit(limit=limit, remaining=remaining, reset_ms=60_000)}
+
+
+def let_through(lane: Lane, *models: str) -> list[tuple[Waiter, Place]]:
+    waiters = [lane.queue(1, again=False, model=model) for model in models]
+    return [(waiter, waiter.slot) for waiter in waiters if waiter.slot is not None]
+
+
+async def test_models_with_limits_of_their_own_get_queues_of_their_own_and_who_waits_moves_into_them() -> None:
+    lane = Lane()
+    (small, small_slot), (large, large_slot) = let_through(lane, "small", "large")
+    small_slot.answered(stated(2, 0))
+    waiting = [lane.queue(1, again=False, model=model) for model in ("small", "large", "small", "large")]
+    assert not any(waiter.turn.done() for waiter in waiting)
+    large_slot.answered(stated(100, 99))
+    assert [waiter.turn.done() for waiter in waiting] == [False, True, False, True]
+    later = [lane.queue(1, again=False, model=model) for model in ("small", "large")]
+    assert [waiter.turn.done() for waiter in later] == [False, True]
+    for waiter in [small, large, *waiting, *later]:
+        lane.abandon(waiter)
+    assert lane.idle
+
+
+async def test_a_refusal_that_shows_models_to_be_apart_holds_its_own_model_back_alone() -> None:
+    lane = Lane()
+    (small, small_slot), (large, large_slot) = let_through(lane, "small", "large")
+    large_slot.answered(stated(100, 99))
+    small_slot.refused({"requests": Limit(limit=2)}, 30.0)
+    again = lane.queue(1, again=True, model="small")
+    other = lane.queue(1, again=False, model="large")
+    assert (again.turn.done(), other.turn.done()) == (False, True)
+    for waiter in (small, large, again, other):
+        lane.abandon(waiter)
+    assert lane.idle
+
+
+async def test_a_model_that_is_out_of_requests_does_not_hold_another_one_up(recorder: Recorder) -> None:
+    def said(limit: int, remaining: int) -> Step:
+        named = {"limit": limit, "remaining": remaining, "reset": "60s"}
+        return json_answer(b"{}", b"200 OK", *(f"x-ratelimit-{k}-requests: {v}".encode() for k, v in named.items()))
+
+    provider = LiteralProvider([said(10, 9)], [said(100, 99)], [said(10, 0)], [said(100, 98)])
+    async with provider, recorder(provider, on_429="pace") as proxy, aiohttp.ClientSession() as http:
+
+        async def ask_model(model: str) -> int:
+            body = BODY.replace(b'"m"', b'"%s"' % model.encode())
+            async with http.post(proxy.url + PATH, data=body, headers={"Authorization": "Bearer k"}) as answer:
+                await answer.read()
+                return answer.status
+
+        assert [await ask_model(model) for model in ("small", "large", "small")] == [200] * 3
+        held = asyncio.create_task(ask_model("small"))
+        assert await asyncio.wait_for(ask_model("large"), 5) == 200
+        assert not held.done()
+        held.cancel()
+        await asyncio.wait({held})
+    assert len(provider.received) == 4

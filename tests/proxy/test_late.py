@@ -4,14 +4,14 @@ import gzip
 import json
 
 import pytest
-from aiohttp import web
 
+from cellmeter_proxy.http_server import Response
 from cellmeter_proxy.late import Envelope
 from cellmeter_proxy.waiting import EVENTS, JSON, Filler
 
 
-def early(filler: Filler) -> web.StreamResponse:
-    return web.StreamResponse(headers={"Content-Type": filler.content_type})
+def early(filler: Filler) -> Response:
+    return Response(200, [(b"Content-Type", filler.content_type)])
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

@@ -1,18 +1,21 @@
 """The captured log: what goes in comes out as it was, and what is not a log is refused by name."""
 
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Log, make_blob
+from cellmeter_proxy.log import AT_OPENING, Log, make_blob, writer_is_alive, writer_name
 from cellmeter_proxy.record import (
     Call,
     Cell,
     Constraint,
+    Egress,
     Grade,
     Numbers,
     Phase,
@@ -209,3 +212,70 @@ def test_the_links_of_a_history_that_earlier_calls_of_the_session_ended_in_are_f
             log.open_call(Call(call_id=str(number), session=session, writer="h/1/1", started_at=1, prefix_hash=link))
         assert log.known_prefixes("s", ["one", "two", "three", "four"]) == {"one", "three"}
         assert log.known_prefixes("s", []) == set()
+
+
+def test_a_call_that_is_complete_when_it_is_opened_is_written_completely(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        whole = replace(CALL, seq=None, cost=0.5, provider_tools=["web_search"], frames=3)
+        begun = Call(call_id="begun", session="other", writer="w", started_at=1, provider_tools=["mcp:x"], redactions=2)
+        assert (log.open_call(whole), log.open_call(begun)) == (1, 1)
+        assert list(log.rows(Call)) == [replace(whole, seq=1), replace(begun, seq=1)]
+
+
+def test_what_a_row_said_of_the_request_is_not_changed_when_it_is_closed(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        opened = Call(call_id="c", session="s", writer="w", started_at=1, endpoint="/v1/models", message_count=2)
+        opened = replace(opened, seq=log.open_call(opened))
+        closed = replace(opened, state="closed", status=200, sent_hash="x", redactions=1, usage_source="partial")
+        log.close_call(replace(closed, endpoint="/other", session="t", seq=9, message_count=3), [])
+        assert list(log.rows(Call)) == [closed]
+
+
+def test_every_column_of_a_call_is_written_when_it_is_opened_or_when_it_is_closed(tmp_path: Path) -> None:
+    by_type: dict[str, Any] = {"INTEGER": 1, "FLOAT": 0.5, "REAL": 0.5, "TEXT": "x"}
+    with Log.create(tmp_path / "a.db") as log:
+        types = {str(row[1]): str(row[2]) for row in log.conn.execute("PRAGMA table_info(calls)")}
+        literal: dict[str, Any] = {
+            "state": "closed",
+            "via": "endpoint",
+            "dialect": "models",
+            "outcome": "ok",
+            "usage_source": "partial",
+        }
+        values: dict[str, Any] = {name: by_type[type_] for name, type_ in types.items()} | literal
+        full = Call(**(values | {"provider_tools": ["x"], "stream": True}))
+        first: dict[str, Any] = {
+            name: value for name, value in msgspec.structs.asdict(full).items() if name in AT_OPENING
+        }
+        log.open_call(Call(**first))
+        log.close_call(full, [])
+        assert list(log.rows(Call)) == [full]
+
+
+def test_an_older_log_has_no_rows_of_a_table_that_came_later_and_todays_log_must_have_it(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db") as log:
+        log.conn.execute("DROP TABLE egress")
+    with Log.read(tmp_path / "a.db") as log, pytest.raises(sqlite3.OperationalError, match="no such table"):
+        list(log.rows(Egress))
+    with Log.create(tmp_path / "a.db") as log:
+        log.set_meta("schema_version", "1")
+    with Log.read(tmp_path / "a.db") as log:
+        assert (log.lacks(Egress), list(log.rows(Egress))) == (True, [])
+        assert not log.lacks(Call)
+
+
+@pytest.mark.parametrize("writer", ["", "host", "host/1", "host/x/1", f"{socket.gethostname()}/{'9' * 30}/1", "h/1/x"])
+def test_an_open_row_of_nobody_is_marked_as_that_of_a_process_that_is_gone(tmp_path: Path, writer: str) -> None:
+    assert not writer_is_alive(writer)
+    with Log.create(tmp_path / "a.db") as log:
+        log.append(replace(CALL, writer=writer))
+        assert log.recover() == 1
+        assert [call.state for call in log.rows(Call)] == ["interrupted"]
+
+
+def test_a_process_that_runs_is_told_from_one_that_had_its_number_before() -> None:
+    host, process, start = writer_name().rsplit("/", 2)
+    assert writer_is_alive(f"{host}/{process}/{start}")
+    assert not writer_is_alive(f"{host}/{process}/{int(start) + 1}")
+    assert not writer_is_alive(f"{host}/9999999999/{start}")
+    assert writer_is_alive(f"another/{host}/1/1")

@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import re
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.redact import (
     Redactor,
+    Redactors,
     credential,
     fingerprint,
     is_credential_header,
@@ -19,6 +21,7 @@ from cellmeter_proxy.redact import (
     redact_stream,
     redact_url,
 )
+from cellmeter_proxy.redact.words import long_words
 from cellmeter_proxy.sse import split
 
 SECRET = 'pk/live+"9f8e7d6c"\\é'
@@ -97,6 +100,37 @@ def test_no_secret_survives_in_any_bytes(data: bytes, secret: str) -> None:
     masked, _ = Redactor([secret]).bytes(data + plain + data)
     assert plain not in masked or not plain.strip(b"*")
     assert len(masked) == 2 * len(data) + len(plain)
+
+
+def test_short_texts_that_come_again_are_looked_through_once_and_still_judged_alike() -> None:
+    redactor = Redactor(["hunter22"])
+    for _ in range(2):
+        assert redactor.are_harmless(["POST", "/v1/models"])
+        assert not redactor.are_harmless(["POST", "hunter22"])
+        assert not redactor.are_harmless(["POST", "é"])
+    for number in range(1000):
+        assert redactor.are_harmless([f"request {number}", "x" * 1000])
+    assert not redactor.are_harmless(["request 1", f"k={KEY}"])
+
+
+def test_a_redactor_is_made_once_for_the_same_secrets_and_not_kept_for_ever() -> None:
+    redactors = Redactors(size=2)
+    first = redactors.of(["hunter22", "hunter23"])
+    assert redactors.of(["other-1"]) is not first
+    assert redactors.of(["hunter22", "hunter23"]) is first
+    redactors.of(["other-2"])
+    assert redactors.of(["hunter22", "hunter23"]) is first
+    redactors.of(["other-3"])
+    redactors.of(["other-4"])
+    again = redactors.of(["hunter22", "hunter23"])
+    assert again is not first
+    assert again.text("hunter23 other-4") == ("******** other-4", 1)
+
+
+@given(st.lists(st.sampled_from([b"a", b"-", b"_", b"9" * 14, b"Z" * 15, b" ", b"\xff", b".", b"/"]), max_size=12))
+def test_the_long_words_are_the_long_runs_of_letters(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    assert long_words(data) == re.findall(rb"[A-Za-z0-9_-]{15,}", data)
 
 
 def test_a_fingerprint_is_keyed_and_short() -> None:

@@ -360,7 +360,9 @@ async def test_stopping_the_proxy_waits_within_bounds_for_what_is_read_on_for_a_
     assert states(log_path) == [("closed" if rest else "interrupted", outcome)]
 
 
-async def test_what_cannot_be_recorded_is_not_served(recorder: Recorder, log_path: Path, tmp_path: Path) -> None:
+async def test_what_cannot_be_recorded_is_not_served_and_has_a_row_once_there_is_a_log(
+    recorder: Recorder, log_path: Path, tmp_path: Path
+) -> None:
     async with LiteralProvider([json_answer(ANSWER)], [json_answer(ANSWER)]) as provider, recorder(provider) as proxy:
         client = await LiteralClient.connect(proxy.url)
         log_path.rename(tmp_path / "away.db")
@@ -373,7 +375,11 @@ async def test_what_cannot_be_recorded_is_not_served(recorder: Recorder, log_pat
         await client.post(PATH, BODY, KEY)
         await client.until(ANSWER)
         await client.close()
-    assert states(log_path) == [("closed", "ok")]
+    # The provider was asked twice, for the trouble was not known before.
+    assert sorted(states(log_path)) == [("closed", "ok"), ("interrupted", "interrupted")]
+    refused = next(call for call in calls(log_path) if call.state == "interrupted")
+    assert (refused.status, refused.error) == (503, "the log could not be written at its beginning")
+    assert refused.body_hash == digest_of(BODY)
 
 
 async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
@@ -406,9 +412,10 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
         await client.close()
         assert len(provider.received) == 1
         (tmp_path / "away.db").rename(log_path)
-    (call,) = calls(log_path)
+    call, refused = calls(log_path)
     assert (call.state, call.outcome, call.prompt_tokens) == ("interrupted", "interrupted", 11)
     assert call.error == "the log could not be written at its end"
+    assert refused.error == "the log could not be written at its beginning"
 
 
 async def test_a_cell_only_proxy_refuses_and_records_what_has_no_key(recorder: Recorder, log_path: Path) -> None:

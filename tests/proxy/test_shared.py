@@ -18,9 +18,10 @@ from cellmeter_proxy.coordinator import Coordinator, Member
 from cellmeter_proxy.link import Link
 from cellmeter_proxy.listening import bind
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.messages import Counts, Objection, Scrape, TakeOn
+from cellmeter_proxy.messages import Counts, Learnt, Message, Objection, Scrape, TakeOn
 from cellmeter_proxy.metrics import Metrics
-from cellmeter_proxy.record import Attempt, Call
+from cellmeter_proxy.ratelimit import Limit
+from cellmeter_proxy.record import Attempt, Call, Numbers, now_us
 from cellmeter_proxy.scripted import RateLimit, Script, ScriptedProvider, Turn
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_proxy.shared import Shared
@@ -38,6 +39,7 @@ from cellmeter_proxy.writer import LogWriter
 PATH = "/v1/chat/completions"
 STREAM_BODY = b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
 NOT_ASKING = b'{"model":"m","stream":true,"messages":[]}'
+MODELS = ("small", "large")
 JSON_BODY = b'{"model":"m","messages":[]}'
 TOKEN = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n'
 STOP = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -54,7 +56,10 @@ class Crew:
     links: list[Link]
     members: list[Member]
     attending: list["asyncio.Task[None]"]
+    shares: list[Shared]
     coordinator: Coordinator
+    accountant: Accountant
+    writer: LogWriter
 
 
 @asynccontextmanager
@@ -65,7 +70,8 @@ async def crew(log_path: Path, upstream: str, *, budget: Budget | None = None, *
         stack.push_async_callback(writer.aclose)
         accountant = await Accountant.start(writer)
         stack.push_async_callback(accountant.aclose, 5)
-        made = Crew([], [], [], [], Coordinator(log_path, Ledger(budget), accountant))
+        coordinator = Coordinator(log_path, Ledger(budget), accountant)
+        made = Crew([], [], [], [], [], coordinator, accountant, writer)
         for _ in range(2):
             ours, theirs = socket.socketpair()
             member, link = Member(await Link.open(ours)), await Link.open(theirs)
@@ -77,6 +83,7 @@ async def crew(log_path: Path, upstream: str, *, budget: Budget | None = None, *
             hearing = asyncio.create_task(shared.run())
             stack.push_async_callback(asyncio.wait, {hearing, made.attending[-1]}, timeout=0)
             made.workers.append(await stack.enter_async_context(serve(config, writer, shared.commons)))
+            made.shares.append(shared)
             made.links.append(link)
             made.members.append(member)
         yield made
@@ -116,6 +123,35 @@ async def joined_before_it_begins(made: Crew, provider: LiteralProvider) -> "asy
     asking = asyncio.create_task(second.rest())
     await until(lambda: made.members[1].joined)
     return asking
+
+
+def priced_call(call_id: str, size: int) -> Call:
+    """A call that costs $2.50 for a million tokens."""
+    return Call(
+        call_id=call_id,
+        session="s",
+        seq=ord(call_id),
+        writer="w/1/1",
+        upstream="https://api.openai.com/v1",
+        request_model="gpt-4o",
+        usage_source="provider",
+        prompt_tokens=size,
+        completion_tokens=0,
+        started_at=now_us(),
+    )
+
+
+async def started_later(made: Crew, heard: list[Message]) -> Link:
+    """A third worker's link, that only listens."""
+
+    async def answer(message: Message) -> Message:
+        return message
+
+    ours, theirs = socket.socketpair()
+    link = await Link.open(theirs)
+    made.attending.append(asyncio.create_task(made.coordinator.attend(Member(await Link.open(ours)))))
+    made.attending.append(asyncio.create_task(link.run(heard.append, answer)))
+    return link
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -316,6 +352,10 @@ async def test_a_call_is_refused_where_nobody_can_say_what_the_budget_allows(log
     ):
         await made.members[0].link.aclose()
         answer = (await (await ask(made.workers[0], JSON_BODY)).rest())[0]
+        for page in ("health", "metrics"):
+            async with aiohttp.request("GET", f"{made.workers[0].url}/_cellmeter/{page}") as shown:
+                assert shown.status == 503
+                assert "coordinator_lost" in await shown.text()
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"coordinator_lost" in answer
     assert provider.received == []
@@ -356,6 +396,64 @@ async def test_one_accountant_works_for_all_workers(log_path: Path) -> None:
         for worker in made.workers:
             await (await ask(worker, JSON_BODY)).rest()
     assert [call.cost for call in rows(log_path)[0]] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("budget", [None, Budget(cost_usd=3)])
+async def test_once_a_rate_is_known_every_worker_closes_rows_with_their_cost_and_each_is_charged_once(
+    log_path: Path, budget: Budget | None
+) -> None:
+    async def make(worker: int, call_id: str, size: int) -> Call:
+        commons = made.shares[worker].commons
+        assert await commons.till.take_on(call_id, "s", None) is None
+        row = commons.accountant.priced(priced_call(call_id, size))
+        await made.writer.append(row)
+        commons.till.settle(row)
+        commons.accountant.take(row)
+        return row
+
+    def is_known(share: Shared) -> bool:
+        return share.commons.accountant.priced(priced_call("b", 1)).cost is not None
+
+    told: list[Numbers] = []
+    async with crew(log_path, "https://api.openai.com/v1", budget=budget) as made:
+        learn = made.accountant.on_numbers
+        assert learn is not None
+
+        def listen(numbers: Numbers) -> None:
+            told.append(numbers)
+            learn(numbers)
+
+        made.accountant.on_numbers = listen
+        assert (await make(0, "a", 400_000)).cost is None
+        await until(lambda: all(map(is_known, made.shares)))
+        assert (await make(1, "b", 800_000)).cost == 2.0
+        refusal = await made.shares[0].commons.till.take_on("c", "s", None)
+        await made.links[1].ask(Scrape(), Counts)
+        heard: list[Message] = []
+        late = await started_later(made, heard)
+        await until(lambda: heard)
+        await late.aclose()
+    assert (refusal is None) == (budget is None)
+    assert [one.call_id for one in told] == (["a"] if budget is None else ["a", "b"])
+    assert [call.cost for call in rows(log_path)[0]] == [1.0, 2.0]
+    assert isinstance(heard[0], Learnt)
+
+
+async def test_queues_fall_apart_by_model_for_all_workers(log_path: Path) -> None:
+    async with crew(log_path, "http://127.0.0.1:9/v1", on_429="pace") as made:
+        lanes = [share.commons.lane_of("k") for share in made.shares]
+        first = [lane.queue(1, again=False, model=model) for lane, model in zip(lanes, MODELS, strict=True)]
+        await asyncio.wait({waiter.turn for waiter in first})
+        small, large = (waiter.slot for waiter in first)
+        assert small is not None
+        assert large is not None
+        small.answered({"requests": Limit(limit=2, remaining=0, reset_ms=60_000)})
+        await made.links[0].ask(Scrape(), Counts)
+        later = [lane.queue(1, again=False, model=model) for lane, model in zip(lanes, MODELS[::-1], strict=True)]
+        await made.links[0].ask(Scrape(), Counts)
+        large.answered({"requests": Limit(limit=100, remaining=99, reset_ms=60_000)})
+        await until(later[0].turn.done)
+        assert not later[1].turn.done()
 
 
 async def test_what_one_worker_finds_out_of_a_provider_the_other_knows(log_path: Path) -> None:

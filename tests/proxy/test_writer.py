@@ -144,7 +144,7 @@ async def test_a_lock_is_waited_for_once_and_not_by_each_in_turn(
 ) -> None:
     path = tmp_path / "a.db"
     writer = await LogWriter.open(path)
-    monkeypatch.setattr("cellmeter_proxy.writer.BUSY_MS", 1000)
+    monkeypatch.setattr("cellmeter_proxy.transact.BUSY_MS", 1000)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     async with asyncio.timeout(10):
@@ -156,12 +156,74 @@ async def test_a_lock_is_waited_for_once_and_not_by_each_in_turn(
     await writer.aclose()
 
 
+@pytest.mark.parametrize("suffixes", [["-wal"], ["-shm"], ["-wal", "-shm"]])
+async def test_files_beside_the_log_that_were_deleted_are_made_anew_and_no_row_is_lost(
+    tmp_path: Path, suffixes: list[str]
+) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    await writer.append(*(a_call() for _ in range(20)))
+    for suffix in suffixes:
+        (tmp_path / f"a.db{suffix}").unlink()
+    await writer.append(a_call())
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(21,)]
+    assert rows_on_disk(path, "PRAGMA integrity_check") == [("ok",)]
+    await writer.append(a_call())
+    await writer.aclose()
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(22,)]
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
-async def test_a_log_that_lost_a_file_beside_it_is_refused(tmp_path: Path, suffix: str) -> None:
+async def test_they_are_not_made_anew_while_another_process_may_be_writing_by_the_old_ones(
+    tmp_path: Path, suffix: str
+) -> None:
     path = tmp_path / "a.db"
     writer = await LogWriter.open(path)
     await writer.append(a_call())
+    other = sqlite3.connect(path)
+    other.execute("SELECT count(*) FROM calls").fetchone()
     (tmp_path / f"a.db{suffix}").unlink()
-    with pytest.raises(LogUnwritableError, match="cannot be written"):
+    with pytest.raises(LogUnwritableError, match=f"a.db{suffix} was deleted while another process"):
         await writer.append(a_call())
+    other.close()
+    await writer.append(a_call())
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(2,)]
+    await writer.aclose()
+
+
+@pytest.mark.parametrize(("content", "refused"), [(b"", False), (b"rows of somebody", True)])
+async def test_another_file_in_the_place_of_the_write_ahead_file_is_respected_if_it_may_hold_rows(
+    tmp_path: Path, content: bytes, *, refused: bool
+) -> None:
+    path, wal = tmp_path / "a.db", tmp_path / "a.db-wal"
+    writer = await LogWriter.open(path)
+    await writer.append(a_call())
+    wal.unlink()
+    wal.write_bytes(content)
+    if refused:
+        with pytest.raises(LogUnwritableError, match="-wal is gone, and another file in its place"):
+            await writer.append(a_call())
+        assert wal.read_bytes() == content
+        wal.unlink()
+    await writer.append(a_call())
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(2,)]
+    await writer.aclose()
+
+
+async def test_a_damaged_page_counts_as_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    await writer.append(a_call("session 1"))
+    await writer.aclose()
+    ((page, size),) = rows_on_disk(
+        path, "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = 'idx_calls_session_seq'"
+    )
+    with path.open("r+b") as file:
+        file.seek((int(str(page)) - 1) * int(str(size)))
+        file.write(b"\xff" * int(str(size)))
+    writer = await LogWriter.open(path)
+    with pytest.raises(LogUnwritableError, match="malformed"):
+        await opened(writer, a_call("session 1"))
+    was_failing = writer.failing
+    assert was_failing
     await writer.aclose()

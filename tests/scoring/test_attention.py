@@ -3,7 +3,7 @@ import pytest
 from cellmeter_proxy.record import Call
 from cellmeter_scoring.attention import findings_of
 from cellmeter_scoring.finding import Finding
-from cellmeter_scoring.testing import make_attempt, make_call, make_failed_call
+from cellmeter_scoring.testing import at, make_attempt, make_call, make_failed_call
 
 
 def kinds(*calls: Call) -> list[tuple[str, list[str]]]:
@@ -49,6 +49,28 @@ def test_the_same_request_again_is_a_retry_after_a_failure_and_a_repetition_afte
         ("http error", ["a"]),
         ("agent retry", ["b"]),
         ("repeated request", ["c"]),
+    ]
+
+
+def test_an_answer_that_an_sdk_did_not_receive_is_retried_not_repeated() -> None:
+    calls = [make_call(name, n, request_hash="c1:sha256:same", retry_number=n) for n, name in enumerate("ab")]
+    assert kinds(*calls) == [("agent retry", ["b"]), ("paid again", ["b"])]
+
+
+def test_a_retry_that_a_model_may_have_worked_on_twice_is_named() -> None:
+    same = "c1:sha256:same"
+    left = make_call("a", 1, request_hash=same, outcome="client_gone", client_gone_at=at(2))
+    refused = make_failed_call("b", 3, 429, request_hash=same)
+    again = make_call("c", 5, request_hash=same)
+    assert kinds(left, refused, again) == [
+        ("throttled", ["b"]),
+        ("client gone", ["a"]),
+        ("agent retry", ["b", "c"]),
+        ("paid again", ["c"]),
+    ]
+    assert kinds(left, make_call("d", 3, request_hash=same, attached_to="a")) == [
+        ("client gone", ["a"]),
+        ("agent retry", ["d"]),
     ]
 
 

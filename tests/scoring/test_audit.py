@@ -6,8 +6,9 @@ import pytest
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call, Reported
-from cellmeter_scoring.audit import Total, audit
+from cellmeter_scoring.audit import audit
 from cellmeter_scoring.testing import CELL_ID, make_attempt, make_call, make_cell, make_failed_call
+from cellmeter_scoring.totals import Total
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_calls_come_in_the_order_in_which_they_were_made_with_every_column_and_t
     assert [call.call_id for call in calls] == ["a", "z", "b", "c"]
     assert [attempt.status for attempt in calls[0].attempts] == [429, 200]
     document = msgspec.json.decode(msgspec.json.encode(calls[0]))
-    assert set(document) == {*Call.__struct_fields__, "attempts"}
+    assert set(document) == {*Call.__struct_fields__, "operation_id", "retry_of", "attempts"}
     assert (document["cell_id"], document["seq"], document["prompt_tokens"]) == (CELL_ID, 1, 1000)
 
 
@@ -58,6 +59,17 @@ def test_what_deserves_attention_is_named(recorded: Path) -> None:
         ("agent retry", ["c"]),
         ("proxy retry", ["a"]),
     ]
+
+
+def test_a_call_that_was_made_again_and_its_retry_are_one_operation(recorded: Path) -> None:
+    found = audit(recorded)
+    assert [(call.call_id, call.operation_id, call.retry_of) for call in found.calls] == [
+        ("a", "a", None),
+        ("z", "z", None),
+        ("b", "b", None),
+        ("c", "b", "b"),
+    ]
+    assert [(one.call_ids, one.attempts) for one in found.operations] == [(["a"], 2), (["z"], 0), (["b", "c"], 0)]
 
 
 def test_the_agents_own_totals_stand_beside_the_recorded_ones(recorded: Path) -> None:

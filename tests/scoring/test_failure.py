@@ -110,6 +110,40 @@ def test_a_timeout_that_the_proxy_spent_waiting_for_the_provider_is_rate_limited
     assert (verdict.failure_class, verdict.evidence) == ("rate_limited", ["a"])
 
 
+def test_a_timeout_that_the_proxy_spent_waiting_for_a_provider_that_was_down_is_the_providers() -> None:
+    attempts = [make_attempt("a", 1, 10, 503), make_attempt("a", 2, 400, 200, waited_ms=389_000)]
+    cell = failed_cell(timed_out=True, exit_code=None, ended_at=at(600))
+    assert classify(cell, [make_call("a", 10, ended_at=at(401)), make_call("b", 402)], attempts) == Verdict(
+        failure_class="provider_error",
+        reason="389 s of the run went to a failure of the provider",
+        evidence=["a"],
+    )
+
+
+def test_a_timeout_that_the_proxy_spent_pacing_is_rate_limited() -> None:
+    calls = [make_call("a", 0, queue_ms=400_000.0, ended_at=at(401)), make_call("b", 402)]
+    verdict = classify(failed_cell(timed_out=True, exit_code=None, ended_at=at(600)), calls, [])
+    assert (verdict.failure_class, verdict.evidence) == ("rate_limited", ["a"])
+
+
+def test_a_timeout_lost_to_several_troubles_is_that_of_the_greatest() -> None:
+    first, second = "c1:sha256:first", "c1:sha256:second"
+    calls = [
+        make_failed_call("a", 0, 429, request_hash=first),
+        make_call("b", 130, request_hash=first),
+        make_failed_call("c", 200, 503, request_hash=second),
+        make_failed_call("d", 300, None, request_hash=second, error="[Errno 101] Network is unreachable"),
+        make_call("e", 390, request_hash=second),
+    ]
+    cell = failed_cell(timed_out=True, exit_code=None, ended_at=at(600))
+    assert classify(cell, calls, []) == Verdict(
+        failure_class="rate_limited",
+        reason="130 s of the run went to the provider's rate limit, 100 s of the run went to a failure of the provider,"
+        " 90 s of the run went to a failure of this machine's network",
+        evidence=["a", "c", "d"],
+    )
+
+
 def test_a_timeout_with_calls_that_were_answered_is_the_agents_own() -> None:
     verdict = classify(failed_cell(timed_out=True, exit_code=None), [make_call("a")], [])
     assert (verdict.failure_class, verdict.evidence) == ("agent_timeout", ["a"])
@@ -124,6 +158,22 @@ def test_a_200_with_an_error_in_the_stream_is_the_providers_failure() -> None:
     )
 
 
+@pytest.mark.parametrize("code", ["rate_limit_exceeded", "429", "rate_limit_error", "insufficient_quota"])
+def test_a_200_with_a_rate_limit_in_the_stream_is_rate_limited(code: str) -> None:
+    cut = make_call("a", 3, outcome="stream_error", error=f"{code}: slow down", stream=True)
+    assert classify(failed_cell(), [cut], []) == Verdict(
+        failure_class="rate_limited",
+        reason="the only call ended in the provider's rate limit (HTTP 200)",
+        evidence=["a"],
+    )
+
+
+def test_a_client_that_left_while_the_proxy_could_not_reach_the_provider_is_not_to_blame() -> None:
+    left = make_call("a", 1, status=None, outcome="client_gone")
+    tries = [make_attempt("a", 1, 1, None, error="cannot be reached: refused")]
+    assert classify(failed_cell(exit_code=1), [left], tries).failure_class == "provider_error"
+
+
 def test_every_call_refused_as_unsupported_is_incompatible() -> None:
     calls = [make_failed_call("a", 1, 400), make_failed_call("b", 2, 404)]
     assert classify(failed_cell(exit_code=1), calls, []) == Verdict(
@@ -131,6 +181,39 @@ def test_every_call_refused_as_unsupported_is_incompatible() -> None:
         reason="all 2 calls ended in a refusal as malformed or unsupported (HTTP 400, 404)",
         evidence=["a", "b"],
     )
+
+
+def test_the_providers_own_words_are_part_of_the_reason() -> None:
+    error = "unsupported_parameter: 'max_tokens' is not supported\nwith this model"
+    calls = [make_failed_call("a", 1, 400, error=error), make_failed_call("b", 2, 400, error="invalid_request_error")]
+    assert classify(failed_cell(exit_code=1), calls, []) == Verdict(
+        failure_class="incompatible",
+        reason="all 2 calls ended in a refusal as malformed or unsupported (HTTP 400):"
+        " unsupported_parameter: 'max_tokens' is not supported with this model",
+        evidence=["a", "b"],
+    )
+
+
+@pytest.mark.parametrize(("exit_code", "timed_out"), [(0, False), (1, False), (None, True)])
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        {"error": "invalid_request_error: could not parse the JSON body of your request", "request_hash": None},
+        {"error": "missing_required_parameter: you must provide a model parameter", "request_model": None},
+        {"error": "invalid_type: expected an array of objects, but got a string", "status": 422},
+        {"error": "context_length_exceeded: this model's maximum context length is 8192 tokens"},
+        {"error": None},
+        {"error": "the body of the request is not valid HTTP: bad chunk", "outcome": "rejected"},
+        {"error": "model_not_found: the model does not exist", "status": 404, "request_model": "one of its own"},
+    ],
+)
+def test_an_agent_that_sends_only_what_no_provider_would_take_has_failed(
+    malformed: dict[str, object], exit_code: int | None, timed_out: bool
+) -> None:
+    calls = [make_failed_call(name, n, **{"status": 400, **malformed}) for n, name in enumerate("ab")]  # type: ignore[arg-type]
+    verdict = classify(failed_cell(exit_code=exit_code, timed_out=timed_out), calls, [])
+    assert (verdict.failure_class, verdict.evidence) == ("agent_error", ["a", "b"])
+    assert verdict.reason.endswith("and no answer named anything that the provider lacks")
 
 
 def test_a_request_refused_after_answers_is_the_agents_own() -> None:
@@ -163,7 +246,10 @@ def test_no_call_at_all_is_named_so() -> None:
 
 
 def test_listing_models_is_not_a_model_call() -> None:
-    assert classify(failed_cell(), [make_call("a", dialect="models")], []).failure_class == "no_model_call"
+    calls = [make_failed_call("b", 2, 404, dialect="unknown"), make_call("a", dialect="models")]
+    assert classify(failed_cell(), calls, []) == Verdict(
+        failure_class="no_model_call", reason="none of the agent's calls (2) asked a model", evidence=["a", "b"]
+    )
 
 
 @pytest.mark.parametrize("exit_code", [0, None])
@@ -242,7 +328,8 @@ def test_a_spent_budget_ends_the_cell_as_such() -> None:
 
 def test_calls_that_the_proxy_refused_for_another_reason_are_incompatible_whatever_the_agent_wrote_into_it() -> None:
     error = "provider-side tools are refused unless they are granted: mcp:https://the budget.example"
-    refused = make_failed_call("a", 1, 400, outcome="rejected", error=error)
+    tools = ["mcp:https://the budget.example"]
+    refused = make_failed_call("a", 1, 400, outcome="rejected", error=error, provider_tools=tools)
     assert classify(failed_cell(exit_code=1), [refused], []) == Verdict(
         failure_class="incompatible",
         reason=f"the only call ended in a refusal as malformed or unsupported: {error}",

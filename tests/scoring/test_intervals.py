@@ -1,4 +1,5 @@
 import math
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -96,12 +97,40 @@ def test_ties_and_nothing_at_all_prove_nothing() -> None:
     assert sign_flip([1.0, 0.0, -1.0]) == 1
 
 
-def test_many_differences_are_sampled_with_a_seed() -> None:
-    gains = [0.1] * 18 + [-0.1] * 2
-    assert sign_flip(gains) == sign_flip(gains)
-    # Two tails of the binomial: at most two of twenty signs one way.
-    assert sign_flip([0.1] * 40) == 1 / 20_001
-    assert sign_flip(gains, seed=7) == pytest.approx(2 * (1 + 20 + 190) / 2**20, abs=5e-4)
+def test_many_differences_of_pass_rates_are_counted_to_the_last_pattern() -> None:
+    # Two tails of the binomial: none of forty signs one way, at most two of twenty.
+    assert sign_flip([1 / 3] * 40) == 2 / 2**40
+    assert sign_flip([0.1] * 18 + [-0.1] * 2) == 2 * (1 + 20 + 190) / 2**20
+    # Units of a sixth: as far from zero are only all signs alike, and all but one of the thirds.
+    assert sign_flip([1 / 2] * 20 + [1 / 3] * 9 + [-1 / 3]) == 2 * (1 + 10) / 2**30
+
+
+def test_a_hundred_tasks_take_no_time_and_no_chance() -> None:
+    differences = [(n % 7 - 2) / 6 for n in range(100)]
+    assert sign_flip(differences, seed=1) == sign_flip(differences[::-1], seed=2)
+
+
+@given(st.lists(st.builds(lambda passed, runs: passed / runs, st.integers(-5, 5), st.integers(1, 6)), max_size=9))
+def test_counting_is_trying_all_patterns(differences: list[float]) -> None:
+    observed = abs(math.fsum(differences)) - 1e-9
+    patterns = [abs(math.fsum(signed)) for signed in product(*((size, -size) for size in differences))]
+    assert sign_flip(differences) == sum(total >= observed for total in patterns) / len(patterns)
+
+
+def test_many_differences_that_share_no_fraction_are_sampled_with_a_seed() -> None:
+    roots = [math.sqrt(n) for n in range(1, 80) if math.isqrt(n) ** 2 != n]
+    assert sign_flip(roots) == 1 / 20_001
+    mixed = [root * (-1) ** n for n, root in enumerate(roots)]
+    assert sign_flip(mixed) == sign_flip(mixed) != sign_flip(mixed, seed=7)
+    assert sign_flip(roots[:14]) == 2 / 2**14
+    # So close to a fraction, and yet not it: the second and third are not equal.
+    assert sign_flip([0.5, -0.25, 0.25 + 1e-8]) == 2 / 4
+
+
+def test_fractions_that_share_only_a_tiny_one_are_sampled_too() -> None:
+    primes = [number for number in range(500, 1000) if all(number % factor for factor in range(2, 32))]
+    p_value = sign_flip([1 / prime * (-1) ** prime.bit_count() for prime in primes])
+    assert p_value * 20_001 == pytest.approx(round(p_value * 20_001))
 
 
 def test_holm_adjusts_by_how_many_are_left_and_never_turns_the_order_round() -> None:

@@ -11,6 +11,7 @@ from cellmeter_harness.cli.audit import audit
 from cellmeter_harness.cli.demo import demo
 from cellmeter_harness.cli.doctor import doctor
 from cellmeter_harness.cli.export import export
+from cellmeter_harness.cli.merge import merge
 from cellmeter_harness.cli.proxy import proxy
 from cellmeter_harness.cli.record import record
 from cellmeter_harness.cli.run import run
@@ -26,7 +27,7 @@ def cellmeter() -> None:
     """Record every model call of a coding agent, run agents through the recorder, score the log offline."""
 
 
-for command in (demo, proxy, record, run, audit, score, verify, export, doctor, tasks, agents):
+for command in (demo, proxy, record, run, audit, score, verify, merge, export, doctor, tasks, agents):
     cellmeter.add_command(command)
 
 

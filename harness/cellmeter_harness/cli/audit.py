@@ -19,11 +19,12 @@ from cellmeter_harness.cli.output import (
     log_argument,
     number,
     show_table,
+    stderr_console,
     stdout_console,
 )
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call
-from cellmeter_scoring import Audit, AuditedCall, Finding
+from cellmeter_scoring import Audit, AuditedCall, Finding, Operation
 from cellmeter_scoring import audit as audit_log
 from cellmeter_scoring.calls import model_calls, reached_a_model, tokens_of
 from cellmeter_scoring.reconcile import Reconciliation
@@ -54,12 +55,15 @@ def audit(log: Path, cell: str | None, session: str | None, format_: Format, *, 
 
     In the table, "new" is how many of a request's messages its session had not sent before, of how many in all; a count
     with ~ is an estimate where the provider told none, and a column with ≈ holds estimates beside its own counts.
+    "queue" and "waited" are how long the proxy held a call back, before its first try and between its tries; "retry of"
+    is the call that the agent made again.
     """
     found = _estimated(log, cell, session) if estimate else audit_log(log, cell, session)
     if format_ == "table":
         show_audit(found)
     else:
         emit(found.calls, format_, ())
+        _tell_of_retries(found.operations)
 
 
 def _estimated(path: Path, cell: str | None, session: str | None) -> Audit:
@@ -76,12 +80,27 @@ def show_audit(found: Audit) -> None:
     for session in sessions:
         calls = [call for call in found.calls if call.session == session]
         console.print(_title(session, calls), soft_wrap=True)
-        show_table([shown.column for shown in _COLUMNS if shown.needed(calls)], calls, narrow=True)
+        columns = [shown.column for shown in (*_COLUMNS, _retries(calls), _PROVIDER_TOOLS) if shown.needed(calls)]
+        show_table(columns, calls, narrow=True)
     console.print(_totals(found), soft_wrap=True)
     for line in found.reconciliations:
         console.print(_reconciled(line, named=len(sessions) > 1), soft_wrap=True)
     for finding in found.findings:
         console.print(f"! {finding.kind}: {finding.message}{_numbers(finding, found, sessions)}", soft_wrap=True)
+    _tell_of_retries(found.operations)
+
+
+def _tell_of_retries(operations: Sequence[Operation]) -> None:
+    """Say on stderr how many operations the calls are, where some were made again."""
+    calls = sum(len(operation.call_ids) for operation in operations)
+    again = calls - len(operations)
+    if not again:
+        return
+    ones = "1 operation" if len(operations) == 1 else f"{len(operations):,} operations"
+    waits = [wait for operation in operations for wait in operation.waits_ms]
+    known = [wait for wait in waits if wait is not None]
+    waited = f", after {'at least ' if len(known) < len(waits) else ''}{sum(known) / 1000:,.1f} s of waiting"
+    stderr_console().print(f"{calls:,} calls are {ones}: the agent made {_calls(again)} again{waited if known else ''}")
 
 
 def _title(session: str, calls: Sequence[AuditedCall]) -> str:
@@ -199,6 +218,24 @@ def _status(call: AuditedCall) -> str:
     return f"{call.status} {call.finish_reason or ''}".strip()
 
 
+def _waited_ms(call: AuditedCall) -> float | None:
+    """What the proxy waited between the tries."""
+    waits = [attempt.waited_ms for attempt in call.attempts if attempt.waited_ms is not None]
+    return sum(waits) if waits else None
+
+
+def _retries(calls: Sequence[AuditedCall]) -> _Shown:
+    """The column that says which call each one makes again, by its number in the session."""
+    numbers = {call.call_id: call.seq for call in calls}
+
+    def text(call: AuditedCall) -> str:
+        if call.retry_of is None:
+            return ""
+        return f"#{numbers[call.retry_of]}{', attached' if call.attached_to else ''}"
+
+    return _Shown(Column("retry of", text), _any(lambda call: call.retry_of is not None))
+
+
 def _any(has: Callable[[AuditedCall], object]) -> Callable[[Sequence[AuditedCall]], bool]:
     return lambda calls: any(has(call) for call in calls)
 
@@ -235,5 +272,10 @@ _COLUMNS: Final = (
     _Shown(
         Column("tries", lambda call: str(len(call.attempts)), right=True), _any(lambda call: len(call.attempts) > 1)
     ),
+    _Shown(Column("queue ms", lambda call: _ms(call.queue_ms), right=True), _any(lambda call: call.queue_ms)),
+    _Shown(Column("waited ms", lambda call: _ms(_waited_ms(call)), right=True), _any(_waited_ms)),
     _Shown(Column("cost $", lambda call: number(call.cost, 6), right=True), _any(lambda call: call.cost is not None)),
+)
+_PROVIDER_TOOLS: Final = _Shown(
+    Column("provider tools", lambda call: ", ".join(call.provider_tools or [])), _any(lambda call: call.provider_tools)
 )

@@ -7,7 +7,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cellmeter_harness.cli.output import stderr_console
-from cellmeter_harness.events import CellFinished, CellsLeft, CellStarted, Event, SweepFinished, SweepPlanned
+from cellmeter_harness.events import (
+    CellFinished,
+    CellsLeft,
+    CellStarted,
+    Event,
+    SweepFinished,
+    SweepPlanned,
+    SweepThrottled,
+)
 from cellmeter_proxy.record import Cell
 
 
@@ -44,13 +52,18 @@ class SweepProgress:
                 self._console.print(_line(cell, retried=retried))
                 if self._bar is not None and not retried:
                     self._progress.advance(self._bar)
+            case SweepThrottled(status=status, at_once=at_once, wait_s=wait_s):
+                later = f", the next in {wait_s:.0f} s" if wait_s >= 1 else ""
+                cells = "1 cell at a time" if at_once == 1 else f"{at_once} cells at once"
+                why = "cells wait too long for its limit" if status is None else f"it refuses calls (HTTP {status})"
+                self._console.print(f"the provider is busy, {why}: {cells}{later}")
             case CellsLeft(reason=reason, cells=left):
                 self._console.print(f"{reason}; {len(left)} cells are left unrun")
             case SweepFinished(cells=cells, passed=passed, infrastructure=infrastructure, unrun=unrun):
                 kept_out = f", {infrastructure} failed for the infrastructure's reasons" if infrastructure else ""
                 self._console.print(f"{cells} cells, {passed} passed{kept_out}")
                 if unrun:
-                    self._console.print("not run, and left for a later run:", *unrun, sep="\n  ")
+                    self._console.print("left for a later run:", *unrun, sep="\n  ")
 
 
 def _line(cell: Cell, *, retried: bool) -> str:

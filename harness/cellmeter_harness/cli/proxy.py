@@ -13,7 +13,7 @@ from cellmeter_harness.cli.output import prices_option
 from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability
+from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
 from cellmeter_proxy.supervisor import supervise
 
@@ -69,6 +69,15 @@ _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd",
     show_default=True,
     help="How many processes share the port and the log.",
 )
+@click.option(
+    "--shutdown",
+    "shutdown_s",
+    type=click.FloatRange(min=0),
+    default=ProxyConfig.shutdown_s,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long calls in flight may take to end once the proxy is told to stop; what is left is interrupted.",
+)
 @prices_option
 def proxy(
     upstream: str,
@@ -82,6 +91,7 @@ def proxy(
     ask_usage: bool,
     refuse_provider_tools: bool,
     workers: int,
+    shutdown_s: float,
 ) -> None:
     """Record every model call of whatever is pointed at this proxy."""
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
@@ -94,6 +104,7 @@ def proxy(
         durability=durability,
         ask_usage=ask_usage,
         on_429=on_429,
+        shutdown_s=shutdown_s,
         prices=prices,
         budget=None if budget is None else parse_budget(budget),
         granted_tools=frozenset() if refuse_provider_tools else None,

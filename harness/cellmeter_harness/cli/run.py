@@ -13,8 +13,9 @@ from cellmeter_harness.cli.progress import SweepProgress
 from cellmeter_harness.cli.score import show_leaderboard
 from cellmeter_harness.conduct import conduct
 from cellmeter_harness.sweep import SweepSpec, load_sweep, plan_cells
+from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import Durability
+from cellmeter_proxy.logfile import Durability
 from cellmeter_scoring import INFRASTRUCTURE, CellScore, leaderboard, minimum_detectable_difference, rescore
 
 
@@ -35,13 +36,21 @@ from cellmeter_scoring import INFRASTRUCTURE, CellScore, leaderboard, minimum_de
     is_flag=True,
     help="One more attempt for each cell that failed for the infrastructure's reasons as often as the sweep allows.",
 )
-def run(sweep: Path, durability: Durability, methodology: str, *, retry_failed: bool) -> None:
+@click.option(
+    "--on-429",
+    "on_429",
+    type=click.Choice(["observe", "absorb", "pace"]),
+    help="What becomes of a provider's 429s and failures, instead of what the file says.",
+)
+def run(sweep: Path, durability: Durability, methodology: str, *, retry_failed: bool, on_429: On429 | None) -> None:
     """Run a sweep, or what is left of it, and print its leaderboard.
 
     The exit code is 1 where every cell failed for the infrastructure's reasons: nothing was measured.
     """
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
     spec = msgspec.structs.replace(load_sweep(sweep), retry_failed=retry_failed)
+    if on_429 is not None:
+        spec = msgspec.structs.replace(spec, upstream=msgspec.structs.replace(spec.upstream, on_429=on_429))
     if foresight := _foresight(spec):
         stderr_console().print(foresight)
     try:

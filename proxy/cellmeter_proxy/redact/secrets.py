@@ -5,7 +5,6 @@ JSON, a secret can be masked piece by piece, and masking twice changes nothing.
 """
 
 import base64
-import hashlib
 import hmac
 import json
 import re
@@ -15,38 +14,56 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
+from cellmeter_proxy.redact.words import long_words
+
 Data = bytes  # inside the class the name belongs to the method that the house calls ``bytes``
 MIN_SECRET: Final = 6
 """A given secret shorter than this is not looked for: masking it would riddle every text."""
 _MASK: Final = b"*"
+_SHORT: Final = 200
+_MAX_HARMLESS: Final = 256
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """Keys of one kind: a word without which there is none, and the pattern, whose first group stays readable."""
+    """Keys of one kind: a text without which there is none, and the pattern, whose first group stays readable."""
 
     needle: bytes
     pattern: re.Pattern[bytes]
 
 
 def _shape(needle: bytes, pattern: bytes) -> _Shape:
-    return _Shape(needle, re.compile(rb"(?<![A-Za-z0-9])" + pattern))
+    return _Shape(needle, re.compile(_START + pattern))
 
 
-_SHAPES: Final = (
-    _shape(b"sk-", rb"(sk-(?:ant-|proj-|or-v1-|svcacct-)?)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"),
-    _shape(b"cm-", rb"(cm-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}"),
-    _shape(b"gsk_", rb"(gsk_)[A-Za-z0-9]{20,}"),
-    _shape(b"AIza", rb"(AIza)[A-Za-z0-9_-]{35}"),
-    _shape(b"gh", rb"(gh[pousr]_)[A-Za-z0-9]{30,}"),
-    _shape(b"github_pat_", rb"(github_pat_)[A-Za-z0-9_]{22,}"),
-    _shape(b"xox", rb"(xox[abeoprs]-)[A-Za-z0-9-]{10,}"),
-    _shape(b"hf_", rb"(hf_)[A-Za-z0-9]{30,}"),
-    _shape(b"nvapi-", rb"(nvapi-)[A-Za-z0-9_-]{30,}"),
-    _shape(b"xai-", rb"(xai-)[A-Za-z0-9]{30,}"),
-    _shape(b"AKIA", rb"(AKIA)[A-Z0-9]{16}"),
-    _shape(b"eyJ", rb"(eyJ)[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+_START: Final = rb"(?<![A-Za-z0-9])"
+_WORDS: Final = tuple(
+    _shape(needle, pattern)
+    for needle, pattern in (
+        (b"sk-", rb"(sk-(?:ant-|proj-|or-v1-|svcacct-)?)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"),
+        (b"cm-", rb"(cm-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}"),
+        (b"gsk_", rb"(gsk_)[A-Za-z0-9]{20,}"),
+        (b"AIza", rb"(AIza)[A-Za-z0-9_-]{35}"),
+        (b"gh", rb"(gh[pousr]_)[A-Za-z0-9]{30,}"),
+        (b"github_pat_", rb"(github_pat_)[A-Za-z0-9_]{22,}"),
+        (b"xox", rb"(xox[abeoprs]-)[A-Za-z0-9-]{10,}"),
+        (b"hf_", rb"(hf_)[A-Za-z0-9]{30,}"),
+        (b"nvapi-", rb"(nvapi-)[A-Za-z0-9_-]{30,}"),
+        (b"xai-", rb"(xai-)[A-Za-z0-9]{30,}"),
+        (b"AKIA", rb"(AKIA)[A-Z0-9]{16}"),
+    )
+)
+"""Keys that are, each, part of one long word (see ``words``), and begin with the text without which there is none."""
+_OTHERS: Final = (
+    _shape(b".eyJ", rb"(eyJ)[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
     _shape(b"earer ", rb"([Bb]earer )(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}"),
 )
+
+
+class _Form(msgspec.Struct, frozen=True):
+    """A way in which a given secret can stand in data, and a long word of it, if it has one."""
+
+    text: bytes
+    word: bytes
 
 
 class Redactor:
@@ -60,7 +77,11 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
-        self._forms = sorted((form for form in forms if len(form) >= MIN_SECRET), key=len, reverse=True)
+        self._harmless: set[str] = set()
+        long_enough = [form for form in forms if len(form) >= MIN_SECRET]
+        self._forms = [_Form(form, max(long_words(form), key=len, default=b"")) for form in long_enough]
+        self._in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _WORDS)]
+        self._in_data = [*(form.text for form in self._forms if not form.word), *(shape.needle for shape in _OTHERS)]
 
     def bytes(self, data: Data) -> tuple[Data, int]:
         """The data with its secrets masked, and how many there were."""
@@ -77,9 +98,26 @@ class Redactor:
         masked, found = self.bytes(text.encode("utf-8", "surrogatepass"))
         return masked.decode("utf-8", "surrogatepass"), found
 
+    def are_harmless(self, texts: Iterable[str]) -> bool:
+        """Whether short texts are ASCII without a secret. Those that come again and again are looked through once."""
+        known = self._harmless
+        new = [text for text in texts if text not in known]
+        if not new:
+            return True
+        together = "\n".join(new)
+        if not together.isascii() or self.spans(together.encode()):
+            return False
+        if len(known) < _MAX_HARMLESS:
+            known.update(text for text in new if len(text) < _SHORT)
+        return True
+
     def spans(self, data: Data) -> list[tuple[int, int]]:
         """Where the bytes are that have to be masked: in order, and none touching the next."""
-        found = sorted(span for span in (*self._given(data), *_shaped(data)) if data[slice(*span)].strip(_MASK))
+        words = b" ".join(long_words(data))
+        if not any(map(words.__contains__, self._in_words)) and not any(map(data.__contains__, self._in_data)):
+            return []
+        spans = (*_given(data, words, self._forms), *_shaped(data, words))
+        found = sorted(span for span in spans if data[slice(*span)].strip(_MASK))
         merged: list[tuple[int, int]] = []
         for start, end in found:
             if merged and start <= merged[-1][1]:
@@ -88,12 +126,27 @@ class Redactor:
                 merged.append((start, end))
         return merged
 
-    def _given(self, data: Data) -> Iterator[tuple[int, int]]:
-        for form in self._forms:
-            at = data.find(form)
-            while at >= 0:
-                yield at, at + len(form)
-                at = data.find(form, at + 1)
+
+class Redactors:
+    """The redactors of the secrets that come again and again, so that their forms are worked out once.
+
+    Args:
+        size: how many are kept; the one that was not asked for the longest goes first.
+
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._kept: dict[tuple[str, ...], Redactor] = {}
+
+    def of(self, secrets: Iterable[str]) -> Redactor:
+        """The redactor that knows these."""
+        key = tuple(secrets)
+        redactor = self._kept.pop(key, None) or Redactor(key)
+        if len(self._kept) >= self._size:
+            del self._kept[next(iter(self._kept))]
+        self._kept[key] = redactor
+        return redactor
 
 
 def fingerprint(secret: str, salt: str) -> str:
@@ -104,15 +157,29 @@ def fingerprint(secret: str, salt: str) -> str:
         salt: of the log (its ``fingerprint_salt``), so that two logs cannot be joined on it by others.
 
     """
-    digest = hmac.new(salt.encode(), secret.encode("utf-8", "surrogatepass"), hashlib.sha256)
-    return f"fp:{digest.hexdigest()[:12]}"
+    digest = hmac.digest(salt.encode(), secret.encode("utf-8", "surrogatepass"), "sha256")
+    return f"fp:{digest.hex()[:12]}"
 
 
-def _shaped(data: bytes) -> Iterator[tuple[int, int]]:
-    for shape in _SHAPES:
+def _given(data: bytes, words: bytes, forms: list[_Form]) -> Iterator[tuple[int, int]]:
+    for form in forms:
+        at = data.find(form.text) if form.word in words else -1
+        while at >= 0:
+            yield at, at + len(form.text)
+            at = data.find(form.text, at + 1)
+
+
+def _shaped(data: bytes, words: bytes) -> Iterator[tuple[int, int]]:
+    for shape in _OTHERS:
         if shape.needle in data:
-            for match in shape.pattern.finditer(data):
+            yield from ((match.end(1), match.end()) for match in shape.pattern.finditer(data))
+    for shape in _WORDS:
+        at = data.find(shape.needle) if shape.needle in words else -1
+        while at >= 0:
+            match = shape.pattern.match(data, at)
+            if match is not None:
                 yield match.end(1), match.end()
+            at = data.find(shape.needle, at + 1 if match is None else match.end())
 
 
 def _forms(secret: str) -> Iterator[bytes]:

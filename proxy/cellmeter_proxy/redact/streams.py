@@ -12,8 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.redact.pieces import IDENTITY, plain_texts
 from cellmeter_proxy.redact.secrets import Redactor
-from cellmeter_proxy.sse import BOM, parse_frame, split
+from cellmeter_proxy.sse import BOM, parse_frame
+from cellmeter_proxy.wire.frames import Frames, read_frames
 
 _CHAT: Final = frozenset({"content", "reasoning", "reasoning_content", "refusal", "text", "arguments", "transcript"})
 _MESSAGES: Final = frozenset({"text", "thinking", "partial_json"})
@@ -25,8 +27,6 @@ _PIECES: Final[dict[Dialect, frozenset[str]]] = {
 }
 """The members that hold a piece of a longer text."""
 _ANY_PIECE: Final = _CHAT | _MESSAGES | {"delta"}
-_IDENTITY: Final = frozenset({"type", "item_id", "output_index", "content_index", "summary_index", "index"})
-"""The members of a frame that tell which text its piece belongs to."""
 _STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _UNIT: Final = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u....|\\.|[^\\]", re.DOTALL)
 
@@ -53,10 +53,19 @@ def redact_stream(body: bytes, dialect: Dialect, redactor: Redactor) -> tuple[by
         redactor: what to look for.
 
     """
-    frames = split(body)
+    return redact_frames(read_frames(body, dialect), dialect, redactor)
+
+
+def redact_frames(parsed: Frames, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
+    """The same for whoever has taken the stream apart already."""
+    names = _PIECES.get(dialect, _ANY_PIECE)
+    texts = plain_texts(parsed, names)
+    if texts is not None and not any(redactor.spans(text.encode("utf-8", "surrogatepass")) for text in texts):
+        return redactor.bytes(parsed.body)
+    frames = parsed.raw()
     masked = 0
     edits: dict[int, list[tuple[int, int]]] = {}
-    for pieces in _texts(frames, _PIECES.get(dialect, _ANY_PIECE)).values():
+    for pieces in _texts(frames, names).values():
         hits = _character_spans(redactor, "".join(piece.text for piece in pieces))
         masked += len(hits)
         for number, span in _spread(frames, pieces, hits) if hits else ():
@@ -86,7 +95,7 @@ def _texts(frames: list[bytes], names: frozenset[str]) -> dict[Hashable, list[_P
 
 def _identity(value: object) -> Hashable:
     members = value if isinstance(value, _Pairs) else ()
-    return tuple(sorted({name: repr(member) for name, member in members if name in _IDENTITY}.items()))
+    return tuple(sorted({name: repr(member) for name, member in members if name in IDENTITY}.items()))
 
 
 def _collect(

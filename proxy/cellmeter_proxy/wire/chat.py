@@ -8,7 +8,8 @@ from cellmeter_proxy.record import Usage
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.failures import answer_error, error_text
-from cellmeter_proxy.wire.fields import as_object, count, load_answer, load_object, objects, text, verbatim
+from cellmeter_proxy.wire.fields import as_list, as_object, count, load_answer, objects, text, verbatim
+from cellmeter_proxy.wire.textchunk import TextChunk
 from cellmeter_proxy.wire.usage import Reported, openai_usage, source_of
 
 TOKEN_FIELDS = (
@@ -42,19 +43,28 @@ class ChoiceReader:
         self._usage_final = False
         self._error: str | None = None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, value: object) -> None:
         """Read one frame of a stream."""
-        self.read(load_object(event.data), event.data)
+        if type(value) is TextChunk:
+            self._read_text(value)
+        elif isinstance(value, dict):
+            self.read(value, event.data)
 
     def read(self, chunk: dict[str, Any], data: bytes) -> None:
         """Read one chunk, or one whole answer, as parsed and as it was written."""
-        self._model = text(chunk.get("model")) or self._model
-        self._id = text(chunk.get("id")) or self._id
-        for choice in objects(chunk.get("choices")):
-            self._read_choice(choice)
-        self._read_usage(chunk, data)
-        groq = as_object(chunk.get("x_groq"))
-        self._error = error_text(chunk.get("error")) or error_text(groq.get("error")) or self._error
+        # Most chunks of a stream bring nothing but a piece of text: what they lack is not looked into.
+        if chunk.get("model") != self._model:
+            self._model = text(chunk.get("model")) or self._model
+        if chunk.get("id") != self._id:
+            self._id = text(chunk.get("id")) or self._id
+        for choice in as_list(chunk.get("choices")):
+            if isinstance(choice, dict):
+                self._read_choice(choice)
+        groq = chunk.get("x_groq")
+        if groq or chunk.get("usage"):
+            self._read_usage(chunk, data)
+        if groq or chunk.get("error") is not None:
+            self._error = error_text(chunk.get("error")) or error_text(as_object(groq).get("error")) or self._error
 
     def facts(self, *, complete: bool) -> AnswerFacts:
         """What all that was read comes to."""
@@ -74,13 +84,28 @@ class ChoiceReader:
             complete=complete,
         )
 
-    def _read_choice(self, choice: dict[str, Any]) -> None:
-        index = count(choice.get("index")) or 0
+    def _read_text(self, chunk: TextChunk) -> None:
         self._answered = True
-        reason = text(choice.get("finish_reason"))
-        if reason is not None:
-            self._finish[index] = reason
+        if chunk.model != self._model:
+            self._model = text(chunk.model) or self._model
+        if chunk.id != self._id:
+            self._id = text(chunk.id) or self._id
+
+    def _read_choice(self, choice: dict[str, Any]) -> None:
+        self._answered = True
+        reason = choice.get("finish_reason")
         said = as_object(choice.get("delta")) or as_object(choice.get("message"))
+        if reason:
+            self._read_reason(choice, text(reason))
+        if said.get("tool_calls") or said.get("function_call"):
+            self._read_calls(choice, said)
+
+    def _read_reason(self, choice: dict[str, Any], reason: str | None) -> None:
+        if reason is not None:
+            self._finish[count(choice.get("index")) or 0] = reason
+
+    def _read_calls(self, choice: dict[str, Any], said: dict[str, Any]) -> None:
+        index = count(choice.get("index")) or 0
         whole = "message" in choice
         for position, call in enumerate(objects(said.get("tool_calls"))):
             place = position if whole else count(call.get("index"))
@@ -109,11 +134,14 @@ class Stream(ChoiceReader):
     """A streamed chat completion."""
 
     @staticmethod
-    def carries_token(event: Event) -> bool:
+    def carries_token(event: Event, value: object) -> bool:
         """Whether a frame brings content, reasoning or a tool call; a role alone or an empty delta does not."""
+        del event
+        if isinstance(value, TextChunk):
+            return bool(value.choices[0].delta.content)
         return any(
             any(as_object(choice.get("delta")).get(name) for name in TOKEN_FIELDS)
-            for choice in objects(load_object(event.data).get("choices"))
+            for choice in objects(as_object(value).get("choices"))
         )
 
 

@@ -2,7 +2,7 @@
 
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire import chat
-from cellmeter_proxy.wire.fields import load_object, objects
+from cellmeter_proxy.wire.fields import as_object, objects
 
 read_answer = chat.read_answer
 
@@ -11,6 +11,7 @@ class Stream(chat.ChoiceReader):
     """A streamed completion."""
 
     @staticmethod
-    def carries_token(event: Event) -> bool:
+    def carries_token(event: Event, value: object) -> bool:
         """Whether a frame brings text."""
-        return any(choice.get("text") for choice in objects(load_object(event.data).get("choices")))
+        del event
+        return any(choice.get("text") for choice in objects(as_object(value).get("choices")))

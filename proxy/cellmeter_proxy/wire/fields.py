@@ -12,6 +12,7 @@ import msgspec
 
 _MAX_COUNT: Final = 2**63 - 1
 _MAX_DIGITS: Final = 19
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
 
@@ -66,6 +67,8 @@ def text(value: object) -> str | None:
 
 def count(value: object) -> int | None:
     """A count: an integer from 0 to 2^63-1, which is what the log can store."""
+    if type(value) is int:
+        return value if 0 <= value <= _MAX_COUNT else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -92,14 +95,23 @@ def verbatim(raw: bytes, *path: str) -> str | None:
         path: the member's name, after the names of the objects around it.
 
     """
-    source = raw.decode("utf-8", "replace")
-    start, end = 0, len(source)
     for name in path:
-        span = members(source, start).get(name)
-        if span is None:
+        member = _member(raw, name)
+        if member is None:
             return None
-        start, end = span
-    return source[start:end]
+        raw = member
+    return raw.decode("utf-8", "replace")
+
+
+def _member(raw: bytes, name: str) -> bytes | None:
+    """The text of a member, found by msgspec unless it refuses what most clients take (see ``load``)."""
+    try:
+        member = _MEMBERS.decode(raw).get(name)
+        return None if member is None else bytes(member)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        source = raw.decode("utf-8", "replace")
+        span = members(source).get(name)
+        return None if span is None else source[slice(*span)].encode()
 
 
 def members(source: str, start: int = 0) -> dict[str, tuple[int, int]]:

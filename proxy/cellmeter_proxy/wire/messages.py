@@ -6,7 +6,7 @@ from cellmeter_proxy.record import Usage
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.failures import answer_error, error_text
-from cellmeter_proxy.wire.fields import as_object, load_answer, load_object, objects, text, verbatim
+from cellmeter_proxy.wire.fields import as_object, load_answer, objects, text, verbatim
 from cellmeter_proxy.wire.usage import anthropic_usage, source_of
 
 _SILENT: Final = frozenset({"message_start", "content_block_stop", "message_delta", "message_stop", "ping"})
@@ -28,11 +28,11 @@ class Stream:
         self._delta: tuple[dict[str, Any], str | None] = ({}, None)
         self._error: str | None = None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, value: object) -> None:
         """Read one frame. Block deltas hold no facts, so they cost nothing."""
         if event.event in {"content_block_delta", "content_block_stop", "ping"}:
             return
-        fields = load_object(event.data)
+        fields = as_object(value)
         kind = text(fields.get("type")) or event.event
         if kind == "message_start":
             self._message = as_object(fields.get("message"))
@@ -47,11 +47,11 @@ class Stream:
             self._error = error_text(fields.get("error")) or error_text(fields)
 
     @staticmethod
-    def carries_token(event: Event) -> bool:
+    def carries_token(event: Event, value: object) -> bool:
         """Whether a frame brings text, thinking or a tool call; a ping, or a block that begins empty, does not."""
         if event.event in _SILENT:
             return False
-        fields = load_object(event.data)
+        fields = as_object(value)
         kind = text(fields.get("type")) or event.event
         if kind == "content_block_start":
             block = as_object(fields.get("content_block"))

@@ -6,7 +6,7 @@ A token count (https://docs.anthropic.com/en/api/messages-count-tokens) is about
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.failures import answer_error, error_text
-from cellmeter_proxy.wire.fields import load_answer, load_object
+from cellmeter_proxy.wire.fields import as_object, load_answer
 
 
 class Stream:
@@ -15,14 +15,15 @@ class Stream:
     def __init__(self) -> None:
         self._error: str | None = None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, value: object) -> None:
         """Read one frame."""
-        self._error = error_text(load_object(event.data).get("error")) or self._error
+        del event
+        self._error = error_text(as_object(value).get("error")) or self._error
 
     @staticmethod
-    def carries_token(event: Event) -> bool:
+    def carries_token(event: Event, value: object) -> bool:
         """Nobody knows what a token would look like here."""
-        del event
+        del event, value
         return False
 
     def facts(self, *, complete: bool) -> AnswerFacts:

@@ -81,10 +81,10 @@ class TerminalHold:
             return b""
         if not chunk:
             return b""
-        if self._is_harmless(chunk):
+        size = self._harmless(chunk)
+        if size:
             self._passed = self._named = self._first = self._after_cr = False
-            return chunk
-        return self._feed_lines(chunk)
+        return chunk if size == len(chunk) else chunk[:size] + self._feed_lines(chunk[size:])
 
     def take(self) -> bytes:
         """The terminal event and whatever came after it so far; more of it is kept just the same."""
@@ -102,11 +102,22 @@ class TerminalHold:
         out = self._end_line(line, line)
         return out + self._end_frame(b"") if self._kept else out
 
-    def _is_harmless(self, chunk: bytes) -> bool:
-        """The common case, told without looking at the lines: whole frames, and no word of interest in them."""
-        if self._line or self._kept or not chunk.endswith((b"\n\n", b"\r\n\r\n")):
-            return False
-        return not any(map(chunk.__contains__, self._needles))
+    def _harmless(self, chunk: bytes) -> int:
+        """How much of a chunk is the common case, told without looking at the lines: frames without a word of interest.
+
+        The frames are whole; one that has begun in an earlier chunk counts only where none of its lines wait.
+        """
+        if self._line or self._kept:
+            return 0
+        found = [place for place in map(chunk.find, self._needles) if place >= 0]
+        if not found and chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            return len(chunk)
+        end = min(found, default=len(chunk))
+        for blank in (b"\n\n", b"\r\n\r\n"):
+            place = chunk.rfind(blank, 0, end)
+            if place >= 0:
+                return place + len(blank)
+        return 0
 
     def _feed_lines(self, chunk: bytes) -> bytes:
         out = bytearray()

@@ -8,7 +8,7 @@ from cellmeter_proxy.record import Usage
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.failures import answer_error, error_text
-from cellmeter_proxy.wire.fields import as_object, load_answer, load_object, objects, text, verbatim
+from cellmeter_proxy.wire.fields import as_object, load_answer, objects, text, verbatim
 from cellmeter_proxy.wire.usage import openai_usage, source_of
 
 TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -33,11 +33,11 @@ class Stream:
         self._error: str | None = None
         self._items = 0
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, value: object) -> None:
         """Read one frame. Deltas say nothing that their items do not repeat, so they cost nothing."""
         if event.event is not None and event.event.endswith(".delta"):
             return
-        fields = load_object(event.data)
+        fields = as_object(value)
         kind = text(fields.get("type")) or event.event
         if kind == "error":
             self._error = error_text(as_object(fields.get("error")) or fields)
@@ -54,11 +54,11 @@ class Stream:
             )
 
     @staticmethod
-    def carries_token(event: Event) -> bool:
+    def carries_token(event: Event, value: object) -> bool:
         """Whether a frame brings content, reasoning or a tool call: a delta, a call begun, or an item at once."""
         if event.event in {"response.created", "response.in_progress"}:
             return False
-        fields = load_object(event.data)
+        fields = as_object(value)
         kind = text(fields.get("type")) or event.event or ""
         if kind.endswith(".delta"):
             return bool(fields.get("delta"))

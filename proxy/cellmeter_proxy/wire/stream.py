@@ -13,9 +13,10 @@ import msgspec
 
 from cellmeter_proxy.encodings import StreamDecoder, codings
 from cellmeter_proxy.record import Dialect
-from cellmeter_proxy.sse import Event, parse_frame, split
+from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire import chat, completions, messages, other, responses
 from cellmeter_proxy.wire.facts import AnswerFacts
+from cellmeter_proxy.wire.frames import Frames, read_frames
 from cellmeter_proxy.wire.release import TerminalHold, UsageStrip
 
 UNREADABLE_TAIL: Final = 64 * 1024
@@ -25,9 +26,9 @@ UNREADABLE_TAIL: Final = 64 * 1024
 class Reader(Protocol):
     """What a dialect makes of the frames of a stream."""
 
-    def add(self, event: Event) -> None: ...
+    def add(self, event: Event, value: object) -> None: ...
     @staticmethod
-    def carries_token(event: Event) -> bool: ...
+    def carries_token(event: Event, value: object) -> bool: ...
     def facts(self, *, complete: bool) -> AnswerFacts: ...
 
 
@@ -44,6 +45,7 @@ class _Reading(msgspec.Struct, frozen=True):
     ttft_ms: float | None
     max_gap_ms: float | None
     frames: int
+    parsed: Frames
 
 
 class StreamWatcher:
@@ -172,6 +174,11 @@ class StreamWatcher:
         """How many frames came, comments not counted."""
         return self._read().frames
 
+    @property
+    def parsed(self) -> Frames:
+        """All frames so far, taken apart."""
+        return self._read().parsed
+
     def facts(self) -> AnswerFacts:
         """What the stream says, as far as it has come."""
         return self._read().facts
@@ -198,17 +205,17 @@ class StreamWatcher:
         arrived: list[int] = []  # the chunk that completed each frame
         token_at: float | None = None
         offset = 0
-        for raw in split(self.decoded):
-            offset += len(raw)
-            event = parse_frame(raw)
+        parsed = read_frames(self.decoded, self._dialect)
+        for size, event, value in zip(parsed.sizes, parsed.events, parsed.values, strict=True):
+            offset += size
             if event is None:
                 continue
             arrived.append(bisect_left(ends, offset))
-            if token_at is None and reader.carries_token(event):
+            if token_at is None and reader.carries_token(event, value):
                 token_at = self.timeline[arrived[-1]][0]
-            reader.add(event)
+            reader.add(event, value)
         times = [self.timeline[index][0] for index in dict.fromkeys(arrived)]
         gaps = [later - earlier for earlier, later in pairwise(times)]
         facts = reader.facts(complete=self._whole)
-        self._reading = _Reading(facts, token_at, max(gaps, default=None), len(arrived))
+        self._reading = _Reading(facts, token_at, max(gaps, default=None), len(arrived), parsed)
         return self._reading

@@ -31,6 +31,7 @@ _SWITCHES: Final = {
 }
 """Members of a request that switch a search on: OpenAI's, xAI's and Qwen's."""
 _URL_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
+_FETCHING: Final = frozenset({*_URL_FIELDS, "source"})
 
 
 def provider_tools(dialect: Dialect, body: dict[str, Any], messages: list[Any]) -> list[str]:
@@ -82,15 +83,21 @@ def _mcp(where: object) -> str:
 def _fetched(message: object) -> Iterator[str]:
     """The remote addresses in a message's parts, also in the parts of a tool's result."""
     for part in [as_object(message), *objects(message)]:
-        for name in _URL_FIELDS:
-            value = part.get(name)
-            yield from _remote(name, text(value) or text(as_object(value).get("url")))
-        source = as_object(part.get("source"))
-        if source.get("type") == "url":
-            yield from _remote(text(part.get("type")) or "source", text(source.get("url")))
+        if not _FETCHING.isdisjoint(part):
+            yield from _named(part)
         for nested in (part.get("content"), part.get("output")):
             if isinstance(nested, list):
                 yield from _fetched(nested)
+
+
+def _named(part: dict[str, Any]) -> Iterator[str]:
+    """The remote addresses that one part names itself."""
+    for name in _URL_FIELDS:
+        value = part.get(name)
+        yield from _remote(name, text(value) or text(as_object(value).get("url")))
+    source = as_object(part.get("source"))
+    if source.get("type") == "url":
+        yield from _remote(text(part.get("type")) or "source", text(source.get("url")))
 
 
 def _remote(name: str, url: str | None) -> Iterator[str]:

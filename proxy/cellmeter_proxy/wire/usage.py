@@ -103,4 +103,7 @@ def _reasoning(fields: dict[str, Any]) -> int | None:
 
 
 def _first(fields: dict[str, Any], *names: str) -> int | None:
-    return next((found for name in names if (found := count(fields.get(name))) is not None), None)
+    for name in names:
+        if name in fields and (found := count(fields[name])) is not None:
+            return found
+    return None

@@ -57,6 +57,13 @@ class Event(_Message, frozen=True, kw_only=True):
     attributes: list[KeyValue] = []
 
 
+class Link(_Message, frozen=True, kw_only=True):
+    """Another span that this one has to do with."""
+
+    trace_id: str
+    span_id: str
+
+
 class Status(_Message, frozen=True, kw_only=True):
     """How a span ended; unset where nothing went wrong."""
 
@@ -76,6 +83,7 @@ class OtlpSpan(_Message, frozen=True, kw_only=True):
     end_time_unix_nano: str
     attributes: list[KeyValue] = []
     events: list[Event] = []
+    links: list[Link] = []
     status: Status = Status()
 
 

@@ -22,7 +22,7 @@ class CallWithBodies(AuditedCall, frozen=True, kw_only=True):
 
 
 def to_jsonl(log: Log, cell: str | None = None, session: str | None = None, *, bodies: bool = False) -> Iterator[str]:
-    """One call per line, with every column and its attempts.
+    """One call per line, with every column, its operation and its attempts.
 
     Args:
         log: an open log.
@@ -54,7 +54,7 @@ def to_csv(log: Log, cell: str | None = None, session: str | None = None) -> Ite
     """
     redactor = Redactor()
     calls = audit(log, cell, session).calls
-    names = [*Call.__struct_fields__, "attempts"]
+    names = [*Call.__struct_fields__, "operation_id", "retry_of", "attempts"]
     yield _csv_line(names)
     for call in calls:
         values = {**msgspec.structs.asdict(call), "attempts": len(call.attempts)}

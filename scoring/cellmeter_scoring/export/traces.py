@@ -1,10 +1,13 @@
 """Calls and cells as OpenTelemetry spans, under the names of its GenAI conventions where there are such names.
 
 An attempt at a cell is a trace: the cell is its first span (``invoke_agent``), its steps and its calls are below. A
-call outside a sweep is a trace of its own, with ``cellmeter.session`` to group by. What the conventions have no name
-for is ``cellmeter.<column>``. https://github.com/open-telemetry/semantic-conventions-genai
+call outside a sweep is a trace of its own, with ``cellmeter.session`` to group by. A retry of the agent's links to the
+call that it makes again, and counts those before it (``http.request.resend_count``). What the conventions have no name
+for is ``cellmeter.<column>``. https://github.com/open-telemetry/semantic-conventions-genai,
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
@@ -23,6 +26,7 @@ from cellmeter_scoring.export.otlp import (
     ERROR,
     INTERNAL,
     Event,
+    Link,
     OtlpSpan,
     Resource,
     Scope,
@@ -115,8 +119,11 @@ def _spans(log: Log, calls: Sequence[AuditedCall], cell: str | None, session: st
     for step in log.rows(Span):
         if (step.cell_id, step.cell_attempt) in cells:
             yield step_span(step)
+    made = Counter[str]()
     for call in calls:
-        yield call_span(call, cells.get((call.cell_id, call.cell_attempt)), _first_chunk_s(log, call))
+        cell_of_call = cells.get((call.cell_id, call.cell_attempt))
+        yield call_span(call, cell_of_call, _first_chunk_s(log, call), made[call.operation_id])
+        made[call.operation_id] += 1
 
 
 def cell_span(cell: Cell) -> OtlpSpan:
@@ -160,21 +167,21 @@ def step_span(step: Span) -> OtlpSpan:
     )
 
 
-def call_span(call: AuditedCall, cell: Cell | None, first_chunk_s: float | None = None) -> OtlpSpan:
+def call_span(call: AuditedCall, cell: Cell | None, first_chunk_s: float | None = None, resends: int = 0) -> OtlpSpan:
     """One call: a client's span of the provider, with an event for each try upstream.
 
     Args:
         call: with its attempts.
         cell: the attempt at a cell that it belongs to, where the log has it.
         first_chunk_s: how long the first chunk of a streamed answer took.
+        resends: how many calls of the same operation were made before.
 
     """
-    in_cell = call.cell_id is not None
     failed = call.outcome not in {None, "ok"}
     operation = operation_name(call.dialect)
     own: Mapping[str, Any] = {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider_name(call.upstream)}
     return OtlpSpan(
-        trace_id=trace_id("cell", call.cell_id, call.cell_attempt) if in_cell else trace_id("call", call.call_id),
+        trace_id=_trace_of(call, call.call_id),
         span_id=span_id("call", call.call_id),
         parent_span_id=span_id("cell", call.cell_id, call.cell_attempt) if cell is not None else "",
         name=f"{operation} {call.request_model}" if call.request_model else operation,
@@ -188,14 +195,28 @@ def call_span(call: AuditedCall, cell: Cell | None, first_chunk_s: float | None 
                 **_server(call),
                 **_columns(call),
                 **_tries(call.attempts),
+                "cellmeter.operation_id": call.operation_id,
+                "cellmeter.retry_of": call.retry_of,
+                "http.request.resend_count": resends or None,
                 "gen_ai.response.finish_reasons": [call.finish_reason] if call.finish_reason else None,
                 "gen_ai.response.time_to_first_chunk": first_chunk_s,
                 "error.type": _error_type(call) if failed else None,
             }
         ),
         events=list(map(_event, call.attempts)),
+        links=[] if call.retry_of is None else [_link(call, call.retry_of)],
         status=Status(code=ERROR, message=call.error or "") if failed else Status(),
     )
+
+
+def _trace_of(call: Call, call_id: str) -> str:
+    """The trace of a call of the same attempt at a cell, or of the same session."""
+    in_cell = call.cell_id is not None
+    return trace_id("cell", call.cell_id, call.cell_attempt) if in_cell else trace_id("call", call_id)
+
+
+def _link(call: Call, before: str) -> Link:
+    return Link(trace_id=_trace_of(call, before), span_id=span_id("call", before))
 
 
 def _columns(call: Call) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from cellmeter_harness.cli import invoke
 from cellmeter_proxy.log import Log, digest_of, make_blob
 from cellmeter_proxy.record import Record, Reported
-from cellmeter_scoring.testing import CELL_ID, make_attempt, make_call, make_cell, make_failed_call
+from cellmeter_scoring.testing import CELL_ID, at, make_attempt, make_call, make_cell, make_failed_call
 
 Shown = Callable[..., list[str]]
 
@@ -69,11 +69,11 @@ def test_the_table_shows_what_each_call_spent_and_the_lines_below_it_what_to_loo
     assert set(lines[2].strip()) == {"─"}
     assert lines[:7] == [
         f"session {CELL_ID}, 2026-05-28, vendor/small",
-        " #  UTC        prompt  cached  new  compl.  think  TTFT ms  latency ms  status, finish    cost $",
+        " #  UTC        prompt  cached  new  compl.  think  TTFT ms  latency ms  status, finish    cost $  retry of",
         lines[2],
         " 1  20:26:41   12,345  10,000  2/2     678    500    812.3      12,346  200 tool_calls  0.012300",
         " 2  20:26:43        –       –  2/4       –      –        –       1,000  429                    –",
-        " 3  20:26:45  ~13,000       –  0/4     ~50      –        –       1,000  200 stop               –",
+        " 3  20:26:45  ~13,000       –  0/4     ~50      –        –       1,000  200 stop               –  #2",
         "",
     ]
     assert lines[7] == (
@@ -104,6 +104,68 @@ def test_a_session_of_several_models_names_them_and_one_of_several_tries_counts_
     assert lines[3].split()[2] == "vendor/small"
     assert lines[4].split()[2] == "other"
     assert lines[4].split()[-2:] == ["2", "0.010000"]
+
+
+SAME = "c1:sha256:same"
+FIVE = (
+    make_failed_call("a", 1, 429, seq=1, request_hash=SAME),
+    make_failed_call("b", 5, 503, seq=2, request_hash=SAME),
+    make_failed_call("c", 9.5, None, seq=3, request_hash=SAME),
+    make_call(
+        "d", 14, seq=4, request_hash=SAME, outcome="client_gone", client_gone_at=at(16), ended_at=at(30), queue_ms=12.0
+    ),
+    make_call("e", 18, seq=5, request_hash=SAME, attached_to="d", provider_tools=["web_search", "mcp:https://x.test"]),
+    make_attempt("d", 1, 14, 429),
+    make_attempt("d", 2, 14.5, 429, waited_ms=400.0),
+    make_attempt("d", 3, 17, 200, waited_ms=2400.0),
+)
+
+
+def test_retries_waits_and_tools_of_the_provider_have_columns_of_their_own(shown: Shown) -> None:
+    lines = shown(*FIVE)
+    heading = lines[1]
+    assert heading.rstrip().endswith("tries  queue ms  waited ms    cost $  retry of      provider tools")
+    columns = [heading.index(name) for name in ("queue ms", "retry of", "provider tools")]
+    assert [line[columns[1] : columns[2]].strip() for line in lines[3:8]] == ["", "#1", "#2", "#3", "#4, attached"]
+    assert lines[6][columns[0] :].split()[:2] == ["12.0", "2,800"]
+    assert lines[7].endswith("  web_search, mcp:https://x.test")
+
+
+@pytest.mark.parametrize("options", [(), ("--format", "json"), ("--format", "jsonl"), ("--format", "csv")])
+def test_how_many_operations_the_calls_are_is_said_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    with Log.create(tmp_path / "a.db", "process") as log:
+        log.append(*FIVE)
+    assert invoke(["audit", str(tmp_path / "a.db"), *options]) == 0
+    out, err = capsys.readouterr()
+    assert err == "5 calls are 1 operation: the agent made 4 calls again, after 12.0 s of waiting\n"
+    assert "operation" not in out if not options else "operation_id" in out
+
+
+def test_a_wait_that_nobody_measured_is_not_counted_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Log.create(tmp_path / "a.db", "process") as log:
+        log.append(
+            make_call("a", 1, seq=1, request_hash=SAME, outcome="interrupted", ended_at=None, writer="host/0/0"),
+            make_failed_call("b", 4, 429, seq=2, request_hash=SAME),
+            make_call("c", 6, seq=3, request_hash=SAME),
+            make_call("d", 8, seq=4),
+        )
+    assert invoke(["audit", str(tmp_path / "a.db")]) == 0
+    assert capsys.readouterr().err == (
+        "4 calls are 2 operations: the agent made 2 calls again, after at least 1.0 s of waiting\n"
+    )
+
+
+def test_calls_that_were_not_made_again_are_told_of_with_no_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Log.create(tmp_path / "a.db", "process") as log:
+        log.append(make_call("a", 1, seq=1), make_call("b", 3, seq=2))
+    assert invoke(["audit", str(tmp_path / "a.db"), "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [(call["operation_id"], call["retry_of"]) for call in json.loads(out)] == [("a", None), ("b", None)]
 
 
 def test_each_session_has_its_table_and_the_totals_are_over_all(shown: Shown) -> None:

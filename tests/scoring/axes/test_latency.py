@@ -82,6 +82,19 @@ def test_the_agents_pause_before_the_same_request_again_is_throttling() -> None:
     assert detail.throttled_ms == pytest.approx(8500)
 
 
+def test_the_wait_after_a_failure_of_the_provider_stays_in_the_latency() -> None:
+    same = "c1:sha256:same"
+    calls = [
+        make_failed_call("a", 1, 503, request_hash=same),
+        make_failed_call("b", 5, 429, request_hash=same, ended_at=at(5.5)),
+        make_call("c", 8, request_hash=same, ended_at=at(12)),
+    ]
+    attempts = [make_attempt("c", 1, 8, 500), make_attempt("c", 2, 11, 200, waited_ms=2900.0)]
+    result = score_latency(CellEvidence(cell=make_cell(), calls=calls, attempts=attempts))
+    assert isinstance(result, Score)
+    assert (result.value, result.detail.throttled_ms) == (17_000, 3000)
+
+
 def test_without_throttling_the_whole_wall_clock_counts() -> None:
     result = score_latency(CellEvidence(cell=make_cell(), calls=[make_call("a")]))
     assert isinstance(result, Score)

@@ -33,7 +33,7 @@ def log(tmp_path: Path) -> Iterator[Log]:
 def test_a_line_is_a_call_with_every_column_and_its_attempts(log: Log) -> None:
     rows = [json.loads(line) for line in to_jsonl(log)]
     assert [row["call_id"] for row in rows] == ["a", "b", "c"]
-    assert set(rows[0]) == {*Call.__struct_fields__, "attempts"}
+    assert set(rows[0]) == {*Call.__struct_fields__, "operation_id", "retry_of", "attempts"}
     assert rows[0]["cost"] == 0.25
     assert rows[1]["cost"] is None
     assert [(attempt["n"], attempt["retry_after_ms"]) for attempt in rows[1]["attempts"]] == [(1, 1000.0), (2, None)]
@@ -42,7 +42,7 @@ def test_a_line_is_a_call_with_every_column_and_its_attempts(log: Log) -> None:
 
 def test_csv_has_one_row_of_names_and_one_per_call(log: Log) -> None:
     rows = list(csv.DictReader("".join(to_csv(log)).splitlines(keepends=True)))
-    assert list(rows[0]) == [*Call.__struct_fields__, "attempts"]
+    assert list(rows[0]) == [*Call.__struct_fields__, "operation_id", "retry_of", "attempts"]
     assert [(row["call_id"], row["attempts"], row["cost"]) for row in rows] == [
         ("a", "0", "0.25"),
         ("b", "2", ""),

@@ -20,7 +20,8 @@ MESSAGES: dict[str, set[str]] = {
     "scopeSpans": {"scope", "spans"},
     "scope": {"name", "version"},
     "spans": {"traceId", "spanId", "parentSpanId", "name", "kind", "startTimeUnixNano", "endTimeUnixNano"}
-    | {"attributes", "events", "status"},
+    | {"attributes", "events", "links", "status"},
+    "links": {"traceId", "spanId"},
     "events": {"timeUnixNano", "name", "attributes"},
     "status": {"message", "code"},
     "attributes": {"key", "value"},
@@ -143,6 +144,26 @@ def test_a_failed_call_says_why_and_how_often_it_was_tried(log: Log) -> None:
         ("1780000003000000000", "1"),
         ("1780000004000000000", "2"),
     ]
+
+
+def test_a_retry_links_to_the_call_that_it_makes_again_and_counts_those_before(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"request_hash": "c1:sha256:same"}
+    alone: dict[str, Any] = {**same, "session": "shell", "cell_id": None, "cell_attempt": None}
+    with Log.create(tmp_path / "log.db", "process") as log:
+        log.append(
+            *(make_failed_call(name, 3 * n, 429, seq=n, **same) for n, name in enumerate("ab", 1)),
+            make_call("c", 9, seq=3, **same),
+            make_failed_call("x", 1, 500, seq=1, **alone),
+            make_call("y", 5, seq=2, **alone),
+        )
+        found = spans(log)
+    check("spans", list(found.values()))
+    for after, before in (("b", "a"), ("c", "b"), ("y", "x")):
+        assert found[after]["links"] == [{"traceId": found[before]["traceId"], "spanId": found[before]["spanId"]}]
+    assert [values(found[name]).get("http.request.resend_count") for name in "abcxy"] == [None, "1", "2", None, "1"]
+    assert [values(found[name])["cellmeter.operation_id"] for name in "abcxy"] == ["a", "a", "a", "x", "x"]
+    assert values(found["c"])["cellmeter.retry_of"] == "b"
+    assert "links" not in found["a"]
 
 
 def test_a_cell_is_a_trace_with_its_steps_and_calls_below(log: Log) -> None:

@@ -1,0 +1,349 @@
+"""Requests and answers on connections to a provider: aiohttp's connector and protocol, without its request objects.
+
+aiohttp resolves names, makes TLS connections, goes through proxies, keeps idle connections and parses what comes; the
+request is written, and the answer read, here: bytes of headers go as they came, and nothing is added, repeated,
+followed or remembered.
+
+Invariant: a request is written at once and whole, so that whoever fails before that has sent nothing.
+"""
+
+import asyncio
+import functools
+import select
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDictProxy
+from yarl import URL
+
+from cellmeter_proxy.headers import RawHeaders
+
+# Headers of real providers are small; of agents and of gateways between, less so (aiohttp's default is 8,190).
+_HEADER_LIMIT: Final = 64 * 1024
+_KEEP_IDLE_S: Final = 30.0
+_WITHOUT_A_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+_JOIN_UP_TO: Final = 64 * 1024
+_SWITCHING: Final = 101
+_HANG_UP: Final = sum(getattr(select, name, 0) for name in ("POLLHUP", "POLLERR", "POLLRDHUP"))
+
+
+Take = Callable[[bytes], bool]
+"""Takes a piece of a body the moment it arrives; False where there is more to do for it than can be done at once."""
+
+
+class PeerHungUpError(aiohttp.ClientConnectionError):
+    """The other side had closed the connection before anything of the request was written to it."""
+
+
+class ProviderAnswer:
+    """An answer whose head has come. Leaving its context closes the connection, unless the answer has ended."""
+
+    __slots__ = ("_connection", "_message", "_protocol", "_silence_s", "content")
+
+    def __init__(
+        self, message: RawResponseMessage, content: StreamReader, connection: Connection, silence_s: float
+    ) -> None:
+        self.content = content
+        """The body, as it comes."""
+        self._message = message
+        self._silence_s = silence_s
+        # The connector makes no other.
+        self._protocol = cast("_Protocol", connection.protocol)
+        self._connection: Connection | None = connection
+        content.on_eof(self._release)
+
+    @property
+    def status(self) -> int:
+        status: int = self._message.code
+        return status
+
+    @property
+    def reason(self) -> str:
+        """The phrase after the status."""
+        reason: str = self._message.reason
+        return reason
+
+    @property
+    def headers(self) -> "CIMultiDictProxy[str]":
+        """By name in any case."""
+        headers: CIMultiDictProxy[str] = self._message.headers
+        return headers
+
+    @property
+    def raw_headers(self) -> RawHeaders:
+        """As received."""
+        headers: RawHeaders = self._message.raw_headers
+        return headers
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing of the body is still to come."""
+        return self.content.is_eof()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece as it arrives.
+
+        Raises:
+            TimeoutError: the provider fell silent.
+            aiohttp.ClientError: it broke off.
+
+        """
+        while chunk := await self.content.readany():
+            yield chunk
+
+    async def each(self, take: Take) -> AsyncIterator[None]:
+        """Have the body taken piece by piece as it arrives; the iterator yields for each piece that ``take`` left.
+
+        A token of a stream need not wait for a task to be woken: it is taken in the event loop's own callback. Nothing
+        more is taken until the iterator is asked on.
+
+        Raises:
+            TimeoutError: the provider fell silent.
+            aiohttp.ClientError: it broke off.
+
+        """
+        flow = _Flow(self.content, self._protocol, take, self._silence_s)
+        while await flow.left():
+            yield
+
+    def close(self) -> None:
+        """Read no more of the answer."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _release(self) -> None:
+        """Leave the connection to the next request, unless this one has not gone out whole."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        transport = connection.transport
+        if transport is None or transport.get_write_buffer_size() or self._message.code == _SWITCHING:
+            connection.close()
+        else:
+            connection.release()
+
+
+class _Protocol(ResponseHandler):
+    """A connection that tells of what comes, at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.on_news: Callable[[], None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Without data this is a part of somebody's reading, which goes on by itself.
+        if data and self.on_news is not None:
+            self.on_news()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
+        # A reader says so after every piece; only what was paused has anything to resume, which is costly.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.on_news is not None:
+            self.on_news()
+
+
+class _Flow:
+    """One body on its way from its connection to whoever takes it."""
+
+    def __init__(self, content: StreamReader, protocol: _Protocol, take: Take, silence_s: float) -> None:
+        self._content = content
+        self._protocol = protocol
+        self._take = take
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._waiter: asyncio.Future[bool] | None = None
+        self._listening: asyncio.TimerHandle | None = None
+
+    async def left(self) -> bool:
+        """Wait until a piece was not taken; False at the end of the body."""
+        found = self._look()
+        if found is not None:
+            return found
+        # Its own timer is set anew for every piece; ours once in a while.
+        self._protocol.read_timeout = None
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiter = waiter
+        self._protocol.on_news = self._on_news
+        self._listen()
+        try:
+            return await waiter
+        finally:
+            self._protocol.on_news = self._waiter = None
+            if self._listening is not None:
+                self._listening.cancel()
+
+    def _look(self) -> bool | None:
+        """Have everything taken that is there: whether something was left; None where more is to come."""
+        while data := self._content.read_nowait():
+            if not self._take(data):
+                return True
+        return False if self._content.at_eof() else None
+
+    def _on_news(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        self._heard = self._loop.time()
+        try:
+            found = self._look()
+        except Exception as error:  # noqa: BLE001 - goes to whoever waits
+            waiter.set_exception(error)
+        else:
+            if found is not None:
+                waiter.set_result(found)
+
+    def _listen(self) -> None:
+        left_s = self._heard + self._silence_s - self._loop.time()
+        if left_s > 0:
+            self._listening = self._loop.call_later(left_s, self._listen)
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(aiohttp.SocketTimeoutError("nothing more of the answer came"))
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
+        self._factory = factory
+
+
+class ProviderClient:
+    """Sends requests to one provider.
+
+    Args:
+        upstream: its base address.
+        connect_s: how long it may take to accept a connection.
+        silence_s: how long it may be silent afterwards.
+        http_proxy: by which it is reached.
+
+    """
+
+    def __init__(self, upstream: URL, *, connect_s: float, silence_s: float, http_proxy: str | None = None) -> None:
+        self._silence_s = silence_s
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        self._connector = _Connector(limit=0, keepalive_timeout=_KEEP_IDLE_S)
+        self._session = aiohttp.ClientSession(connector=self._connector, cookie_jar=aiohttp.DummyCookieJar())
+        # What the connector asks of a request is where it goes.
+        self._destination = aiohttp.ClientRequest(
+            "GET",
+            upstream.origin(),
+            loop=asyncio.get_running_loop(),
+            session=self._session,
+            proxy=URL(http_proxy) if http_proxy else None,
+        )
+        plain_proxy = http_proxy is not None and upstream.scheme == "http"
+        self._prefix = str(upstream.origin()).encode() if plain_proxy else b""
+        self._host = f"{upstream.host_port_subcomponent}".encode()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def request(self, method: str, target: str, headers: RawHeaders, body: bytes) -> ProviderAnswer:
+        """Send a request, and wait for the head of its answer.
+
+        Args:
+            method: as the client gave it.
+            target: path and query.
+            headers: end to end ones; Host and Content-Length are added.
+            body: whole.
+
+        Raises:
+            PeerHungUpError: a kept connection had ended before anything was written.
+            TimeoutError: no connection, or no answer, in time.
+            aiohttp.ClientError: no connection came about, or it was lost.
+            aiohttp.http_exceptions.HttpProcessingError: what came is not HTTP.
+
+        """
+        head = self._head(method, target, headers, len(body))
+        connection = await self.connect()
+        try:
+            message, content = await self._converse(connection, method, head, body)
+        except BaseException:
+            connection.close()
+            raise
+        return ProviderAnswer(message, content, connection, self._silence_s)
+
+    async def connect(self) -> Connection:
+        """A connection to the provider, kept from before or new.
+
+        Raises:
+            aiohttp.ClientError: none came about.
+
+        """
+        return await self._connector.connect(self._destination, [], self._timeout)
+
+    def _head(self, method: str, target: str, headers: RawHeaders, size: int) -> bytes:
+        path = self._prefix + target.encode("utf-8", "surrogateescape")
+        lines = [b"%b %b HTTP/1.1" % (method.encode(), path), b"Host: " + self._host]
+        lines += [b"%b: %b" % header for header in headers]
+        if size or method not in _WITHOUT_A_LENGTH:
+            lines.append(b"Content-Length: %d" % size)
+        lines.append(b"\r\n")
+        return b"\r\n".join(lines)
+
+    async def _converse(
+        self, connection: Connection, method: str, head: bytes, body: bytes
+    ) -> tuple[RawResponseMessage, StreamReader]:
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None or has_hung_up(transport):
+            raise PeerHungUpError
+        protocol.set_response_params(
+            skip_payload=method == "HEAD",
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=self._silence_s,
+            max_line_size=_HEADER_LIMIT,
+            max_field_size=_HEADER_LIMIT,
+        )
+        if len(body) <= _JOIN_UP_TO:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        protocol.start_timeout()
+        return await _final_head(protocol)
+
+
+async def _final_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
+    """The head of the answer itself, after what a provider may say before it (RFC 9110 §15.2)."""
+    while True:
+        message, content = await protocol.read()
+        if not 100 <= message.code < 200 or message.code == _SWITCHING:
+            return message, content
+
+
+def has_hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the end of the connection has arrived, even where the event loop has not come to see it (poll(2))."""
+    if transport.is_closing():
+        return True
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _HANG_UP)
+    return bool(poll.poll(0))

@@ -1,0 +1,104 @@
+"""What goes to a provider is what was to be sent, and what comes back is what it said."""
+
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from cellmeter_proxy.http_client import ProviderClient, has_hung_up
+from cellmeter_proxy.testing import LAST_CHUNK, LiteralProvider, chunk, close, json_answer
+
+
+def client_of(url: str, http_proxy: str | None = None) -> ProviderClient:
+    return ProviderClient(URL(url), connect_s=1, silence_s=1, http_proxy=http_proxy)
+
+
+async def ask(url: str, method: str = "POST", body: bytes = b"x", http_proxy: str | None = None) -> tuple[int, bytes]:
+    async with client_of(url, http_proxy) as client, await client.request(method, "/v1/x?y", [], body) as answer:
+        return answer.status, b"".join([piece async for piece in answer.chunks()])
+
+
+async def test_a_request_is_sent_as_given_with_its_host_and_length() -> None:
+    async with LiteralProvider([json_answer(b"{}")]) as provider, client_of(provider.url) as client:
+        headers = [(b"x-A", b"\xff"), (b"X-a", b"2")]
+        (await client.request("POST", "/v1/a%2Fb?q=%20", headers, b"body")).close()
+    host = provider.url.removeprefix("http://").removesuffix("/v1").encode()
+    head = b"POST /v1/a%2Fb?q=%20 HTTP/1.1\r\nHost: " + host + b"\r\nx-A: \xff\r\nX-a: 2\r\nContent-Length: 4\r\n\r\n"
+    assert provider.received == [head + b"body"]
+
+
+@pytest.mark.parametrize(("method", "says"), [("POST", True), ("PATCH", True), ("GET", False), ("HEAD", False)])
+async def test_a_request_without_a_body_says_so_where_one_is_expected(method: str, says: bool) -> None:
+    async with LiteralProvider([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]) as provider:
+        assert await ask(provider.url, method, b"") == (200, b"")
+    assert (b"Content-Length: 0" in provider.received[0]) is says
+
+
+async def kept(client: ProviderClient) -> object:
+    """The address of the connection that the next request would use."""
+    connection = await client.connect()
+    assert connection.transport is not None
+    name = connection.transport.get_extra_info("sockname")
+    connection.release()
+    return name
+
+
+async def test_a_connection_is_kept_after_a_whole_answer_and_closed_when_one_is_left() -> None:
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
+    async with LiteralProvider([json_answer(b"{}")], [half]) as provider, client_of(provider.url) as client:
+        first = await kept(client)
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"{}"]
+        assert await kept(client) == first
+        (await client.request("GET", "/", [], b"")).close()
+        assert await kept(client) != first
+
+
+async def test_what_is_said_before_the_answer_is_passed_over() -> None:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+    async with LiteralProvider([early, json_answer(b"{}")]) as provider:
+        assert await ask(provider.url) == (200, b"{}")
+
+
+async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    async with LiteralProvider([b"HTTP/1.1 200 OK\r\n\r\nall of it", close]) as provider:
+        assert await ask(provider.url) == (200, b"all of it")
+
+
+async def test_an_answer_that_breaks_off_is_an_error() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with LiteralProvider([head, chunk(b"a"), close]) as provider:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await ask(provider.url)
+
+
+async def test_a_plain_provider_behind_a_proxy_is_named_to_it_whole() -> None:
+    async with LiteralProvider([json_answer(b"{}")]) as network:
+        proxy = network.url.removesuffix("/v1")
+        assert await ask("http://api.example:81/v1", http_proxy=proxy) == (200, b"{}")
+    assert network.received[0].startswith(b"POST http://api.example:81/v1/x?y HTTP/1.1\r\nHost: api.example:81\r\n")
+
+
+async def test_a_large_body_goes_whole() -> None:
+    body = b"x" * 3_000_000
+    async with LiteralProvider([chunk_answer()]) as provider:
+        assert await ask(provider.url, body=body) == (200, b"ok")
+    assert provider.received[0].endswith(b"\r\n\r\n" + body)
+
+
+def chunk_answer() -> bytes:
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"ok") + LAST_CHUNK
+
+
+async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        transport, _ = await loop.create_connection(asyncio.Protocol, *listener.getsockname())
+        peer, _ = listener.accept()
+    assert not has_hung_up(transport)
+    peer.close()
+    assert has_hung_up(transport)
+    transport.close()
+    assert has_hung_up(transport)
