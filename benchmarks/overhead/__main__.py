@@ -77,12 +77,12 @@ def aiohttp_passthrough(upstream: int, _: Path) -> tuple[list[str], int]:
     return [sys.executable, str(HERE / "passthrough.py"), f"http://127.0.0.1:{upstream}"], 0
 
 
-def cellmeter(durability: str) -> Callable[[int, Path], tuple[list[str], int]]:
+def cellmeter(durability: str, workers: int = 1) -> Callable[[int, Path], tuple[list[str], int]]:
     """cellmeter, recording full bodies."""
 
     def start(upstream: int, directory: Path) -> tuple[list[str], int]:
         arguments = ["--upstream", f"http://127.0.0.1:{upstream}/v1", "--listen", "127.0.0.1:0"]
-        log = ["--log", str(directory / "bench.db"), "--durability", durability]
+        log = ["--log", str(directory / "bench.db"), "--durability", durability, "--workers", str(workers)]
         return [sys.executable, "-m", "cellmeter_harness", "proxy", *arguments, *log], 0
 
     return start
@@ -124,6 +124,7 @@ TARGETS: dict[str, Callable[[int, Path], tuple[list[str], int]] | None] = {
     "aiohttp": aiohttp_passthrough,
     "cellmeter-process": cellmeter("process"),
     "cellmeter-full": cellmeter("full"),
+    "cellmeter-full-2": cellmeter("full", workers=2),
     "mitmproxy": mitmproxy,
     "claude-tap": claude_tap,
     "litellm": litellm,

@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from cellmeter_proxy.counts import is_unmetered
 from cellmeter_proxy.estimator import EstimatorProcess, Reply
 from cellmeter_proxy.log import CALIBRATION, Log
-from cellmeter_proxy.rates import Rates, key_of
+from cellmeter_proxy.rates import Rate, RateKey, Rates, key_of
 from cellmeter_proxy.record import Call, Numbers
 from cellmeter_proxy.writer import LogWriter
 
@@ -32,6 +32,18 @@ _PAUSE_S: Final = 0.05
 _ONE_CALL_S: Final = 3.0
 """The largest prompts take about that long to count."""
 _logger: Final = logging.getLogger("cellmeter")
+
+
+class Accounting(Protocol):
+    """What a relay has of the accountant, wherever it works."""
+
+    def take(self, call: Call) -> None:
+        """Take the row of a call that has just been committed; to be called on the event loop."""
+        ...
+
+    def priced(self, call: Call) -> Call:
+        """The call with its cost, where that is known already; in any thread."""
+        ...
 
 
 class Accountant:
@@ -47,6 +59,8 @@ class Accountant:
         self._overrides = overrides
         self.on_numbers: Callable[[Numbers], object] | None = None
         """Told on the event loop what was found, before it is stored."""
+        self.on_rate: Callable[[RateKey, Rate | None], object] | None = None
+        """Told on the event loop what was learnt (see ``Rates.learn``)."""
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -69,21 +83,16 @@ class Accountant:
         return accountant
 
     def take(self, call: Call) -> None:
-        """Take the row of a call that has just been committed; to be called on the event loop."""
-        if is_unmetered(call) or (call.usage_source == "provider" and not self._is_settled(call)):
+        """See ``Accounting``."""
+        if needs_numbers(call, self.rates):
             # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
             self._loop.call_soon(self._queue.put, call)
         elif call.usage_source == "provider" and self.on_numbers is not None:
             numbers = Numbers(call_id=call.call_id, cost=call.cost, price_source=call.price_source)
             self._loop.call_soon(self.on_numbers, numbers)
 
-    def _is_settled(self, call: Call) -> bool:
-        """Whether its row says already what it cost, or no price is known."""
-        rate = None if self.rates is None else self.rates.of(call)
-        return call.price_source is not None or (rate is not None and rate.source is None)
-
     def priced(self, call: Call) -> Call:
-        """The call with its cost, where that is known already; in any thread."""
+        """See ``Accounting``."""
         return call if self.rates is None else self.rates.priced(call)
 
     async def aclose(self, bound_s: float) -> None:
@@ -150,11 +159,33 @@ class Accountant:
                 found.append(_numbers(call, reply, self._overrides))
                 learned = reply.learned or learned
                 if self.rates is not None:
-                    _learn(self.rates, call)
+                    self._learn(self.rates, call)
             except Exception:
                 _logger.exception("call %s has neither cost nor estimate", call.call_id)
         if found:
             self._loop.call_soon_threadsafe(self._store, found, learned)
+
+    def _learn(self, rates: Rates, call: Call) -> None:
+        key = key_of(call)
+        if key is None or not rates.lacks(key):
+            return
+        from cellmeter_proxy.prices import rate_of  # noqa: PLC0415 - loads the table of prices: not at start
+
+        rate = rate_of(call)
+        rates.learn(key, rate)
+        if self.on_rate is not None:
+            self._loop.call_soon_threadsafe(self.on_rate, key, rate)
+
+
+def needs_numbers(call: Call, rates: Rates | None) -> bool:
+    """Whether there is anything to be worked out about a closed call that its row does not say already."""
+    return is_unmetered(call) or (call.usage_source == "provider" and not _is_settled(call, rates))
+
+
+def _is_settled(call: Call, rates: Rates | None) -> bool:
+    """Whether its row says what it cost, or no price is known."""
+    rate = None if rates is None else rates.of(call)
+    return call.price_source is not None or (rate is not None and rate.source is None)
 
 
 def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers:
@@ -171,14 +202,6 @@ def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers
         estimated_completion_tokens=reply.completion_tokens,
         estimate_method=reply.method,
     )
-
-
-def _learn(rates: Rates, call: Call) -> None:
-    key = key_of(call)
-    if key is not None and rates.lacks(key):
-        from cellmeter_proxy.prices import rate_of  # noqa: PLC0415 - loads the table of prices: not at start
-
-        rates.learn(key, rate_of(call))
 
 
 def _load_overrides(path: Path) -> "Overrides":

@@ -7,14 +7,50 @@ are two requests. The call that was joined keeps the usage; the one that joined 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.http_client import Take
 from cellmeter_proxy.outcome import Broken
+from cellmeter_proxy.record import Call
 from cellmeter_proxy.sending import Incoming, NoAnswerError
 from cellmeter_proxy.waiting import has_left
+
+
+class Playable(Protocol):
+    """An answer that was joined."""
+
+    @property
+    def head(self) -> "asyncio.Future[None]":
+        """Done when the answer has begun, or will not."""
+        ...
+
+    def play(self) -> Incoming:
+        """The answer for one who joined, from its beginning.
+
+        Raises:
+            NoAnswerError: there is none.
+
+        """
+        ...
+
+
+class Elsewhere(Protocol):
+    """The answers that are under way in other processes of the same proxy."""
+
+    def begun(self, call: Call) -> None:
+        """A call that can be joined has begun here."""
+        ...
+
+    def over(self, call_id: str) -> None:
+        """It has ended."""
+        ...
+
+    async def join(self, exchange: Exchange) -> Playable | None:
+        """See ``Tapes.join``."""
+        ...
 
 
 class Tape:
@@ -48,8 +84,24 @@ class Tape:
         self.over = True
         self._begin()
 
+    async def take_on(self, request_hash: str, query: str) -> bool:
+        """Count one more of those who wait for this answer, if it is the answer to their request."""
+        known = (await self.exchange.opened()).request_hash
+        same = known == request_hash and self.exchange.request.query == query and not self.over
+        self.exchange.followers += same
+        return same
+
+    def let_go(self) -> None:
+        """Count one less."""
+        self.exchange.followers -= 1
+
     def play(self) -> Incoming:
-        """The answer for one who joined, from its beginning.
+        """See ``Playable``."""
+        incoming = self.incoming()
+        return _Played(incoming.response, incoming.asked, tape=self)
+
+    def incoming(self) -> Incoming:
+        """The answer itself, once it has begun.
 
         Raises:
             NoAnswerError: there is none.
@@ -59,7 +111,7 @@ class Tape:
             if isinstance(self._trouble, NoAnswerError):
                 raise self._trouble
             raise NoAnswerError(Broken("upstream_unreachable", "the call that was joined had no answer"), unsent=False)
-        return _Played(self._incoming.response, self._incoming.asked, tape=self)
+        return self._incoming
 
     async def read_on(self, incoming: Incoming) -> AsyncIterator[bytes]:
         """The answer's chunks, kept on their way."""
@@ -77,18 +129,27 @@ class Tape:
     async def play_on(self) -> AsyncIterator[bytes]:
         """The chunks that were kept, and those that still come."""
         position = 0
-        while True:
-            while position < len(self._chunks):
-                yield self._chunks[position]
-                position += 1
+        while chunks := await self.after(position):
+            for chunk in chunks:
+                yield chunk
+            position += len(chunks)
+
+    async def after(self, position: int) -> list[bytes]:
+        """The chunks from this one on, once there are any; none where the answer has ended.
+
+        Raises:
+            TimeoutError, aiohttp.ClientError, OSError: it broke off.
+
+        """
+        while position >= len(self._chunks):
             if self._whole:
-                return
+                return []
             if self._trouble is not None:
                 raise self._trouble
             if self.over:
                 raise aiohttp.ClientPayloadError("the call that was joined was broken off")
-            news = self._news
-            await news.wait()
+            await self._news.wait()
+        return self._chunks[position:]
 
     def _begin(self) -> None:
         if not self.head.done():
@@ -126,43 +187,51 @@ class _Played(_Taped):
 
 
 class Tapes:
-    """The answers that are under way."""
+    """The answers that are under way.
 
-    def __init__(self) -> None:
+    Args:
+        elsewhere: those of other processes, where there are any.
+
+    """
+
+    def __init__(self, elsewhere: Elsewhere | None = None) -> None:
         self._running: dict[str, Tape] = {}
+        self._elsewhere = elsewhere
 
     def start(self, exchange: Exchange) -> Tape:
         """Keep the answer of a call until the call ends."""
-        tape = self._running[exchange.call.call_id] = Tape(exchange)
-        exchange.ends.callback(self._running.pop, exchange.call.call_id, None)
+        call = exchange.call
+        tape = self._running[call.call_id] = Tape(exchange)
+        exchange.ends.callback(self._running.pop, call.call_id, None)
         exchange.ends.callback(tape.close)
+        if self._elsewhere is not None:
+            self._elsewhere.begun(call)
+            exchange.ends.callback(self._elsewhere.over, call.call_id)
         return tape
 
-    async def join(self, exchange: Exchange) -> Tape | None:
+    async def join(self, exchange: Exchange) -> Playable | None:
         """The answer that the same session has asked for before, and whose client has left; None if there is none.
 
         The exchange counts as one of those who wait for it from then on.
         """
-        call = exchange.call
-        left = [
+        left = self.left(exchange.call.session, exchange.call.endpoint)
+        wanted = (await exchange.opened()).request_hash if left else None
+        for tape in left:
+            if wanted is not None and await tape.take_on(wanted, exchange.request.query):
+                exchange.ends.callback(tape.let_go)
+                exchange.attached_to = tape.exchange.call.call_id
+                return tape
+        return None if self._elsewhere is None else await self._elsewhere.join(exchange)
+
+    def left(self, session: str, endpoint: str) -> list[Tape]:
+        """The answers that a session has asked for, and whose clients have left."""
+        return [
             tape
             for tape in self._running.values()
             if has_left(tape.exchange)
-            and (tape.exchange.call.session, tape.exchange.call.endpoint) == (call.session, call.endpoint)
+            and (tape.exchange.call.session, tape.exchange.call.endpoint) == (session, endpoint)
         ]
-        if not left:
-            return None
-        wanted = (await exchange.opened()).request_hash
-        for tape in left:
-            known = (await tape.exchange.opened()).request_hash
-            same = tape.exchange.request.query == exchange.request.query
-            if same and wanted is not None and known == wanted and not tape.over:
-                tape.exchange.followers += 1
-                exchange.ends.callback(_leave, tape.exchange)
-                exchange.attached_to = tape.exchange.call.call_id
-                return tape
-        return None
 
-
-def _leave(exchange: Exchange) -> None:
-    exchange.followers -= 1
+    def find(self, call_id: str) -> Tape | None:
+        """The answer to a call that is under way."""
+        return self._running.get(call_id)

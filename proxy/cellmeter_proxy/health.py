@@ -24,7 +24,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-def health(writer: LogWriter, open_calls: Callable[[], int]) -> Callable[[], Awaitable[Reply]]:
+def health(writer: LogWriter, open_calls: Callable[[], Awaitable[int]]) -> Callable[[], Awaitable[Reply]]:
     """The handler."""
 
     async def handle() -> Reply:
@@ -32,7 +32,7 @@ def health(writer: LogWriter, open_calls: Callable[[], int]) -> Callable[[], Awa
         found = Health(
             status="ok" if error is None else "failing",
             log_writable=error is None,
-            open_calls=open_calls(),
+            open_calls=await open_calls(),
             error=error,
         )
         status = 200 if error is None else 503

@@ -81,6 +81,11 @@ class ProviderAnswer:
         headers: RawHeaders = self._message.raw_headers
         return headers
 
+    @property
+    def is_whole(self) -> bool:
+        """Nothing of the body is still to come."""
+        return self.content.is_eof()
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives.
 

@@ -9,13 +9,29 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cellmeter_proxy.models import Models
 from cellmeter_proxy.pace import Entry, Limits
 from cellmeter_proxy.ratelimit import Limit
 
 _MAX_LANES: Final = 1000
+
+
+class Place(Protocol):
+    """The right of one call to be under way."""
+
+    def answered(self, limits: Mapping[str, Limit]) -> None:
+        """The provider gave an answer with these limits."""
+        ...
+
+    def refused(self, limits: Mapping[str, Limit], wait_s: float) -> None:
+        """The provider gave a 429, or said that it has too much to do."""
+        ...
+
+    def leave(self) -> None:
+        """The call has ended, or its try has; once is enough."""
+        ...
 
 
 @dataclass(eq=False)
@@ -25,11 +41,23 @@ class Waiter:
     tokens: int
     turn: "asyncio.Future[None]"
     model: str | None = None
-    slot: "Slot | None" = None
+    slot: Place | None = None
+
+
+class Queueing(Protocol):
+    """What a relay has of the queue of one key, wherever it is kept."""
+
+    def queue(self, tokens: int, *, again: bool, model: str | None = None) -> Waiter:
+        """Stand in the queue: at its end, or before it with a call that was let through before."""
+        ...
+
+    def abandon(self, waiter: Waiter) -> None:
+        """Leave the queue, or what came of it."""
+        ...
 
 
 class Slot:
-    """The right of one call to be under way."""
+    """A ``Place`` in this process."""
 
     def __init__(self, lane: "Lane", entry: Entry, model: str | None) -> None:
         self._lane = lane
@@ -38,17 +66,17 @@ class Slot:
         self._left = False
 
     def answered(self, limits: Mapping[str, Limit]) -> None:
-        """The provider gave an answer with these limits."""
+        """See ``Place``."""
         self._lane.limits.answered(self._entry, limits, self._lane.now())
         self._lane.hear(self._model, limits)
 
     def refused(self, limits: Mapping[str, Limit], wait_s: float) -> None:
-        """The provider gave a 429, or said that it has too much to do."""
+        """See ``Place``."""
         self._lane.limits.refused(self._entry, limits, wait_s, self._lane.now())
         self._lane.hear(self._model, limits, wait_s)
 
     def leave(self) -> None:
-        """The call has ended, or its try has; once is enough."""
+        """See ``Place``."""
         if not self._left:
             self._left = True
             self._lane.limits.leave()
@@ -77,7 +105,7 @@ class Lane:
         return not self._waiting and not self.limits.under_way and all(part.idle for part in self._parts.values())
 
     def queue(self, tokens: int, *, again: bool, model: str | None = None) -> Waiter:
-        """Stand in the queue: at its end, or before it with a call that was let through before."""
+        """See ``Queueing``."""
         if self._models.apart:
             return self._part(model).queue(tokens, again=again)
         waiter = Waiter(tokens, self._loop.create_future(), model)
@@ -89,7 +117,7 @@ class Lane:
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
-        """Leave the queue, or what came of it."""
+        """See ``Queueing``."""
         waiter.turn.cancel()
         if waiter.slot is not None:
             waiter.slot.leave()

@@ -5,10 +5,11 @@ Names are those of OpenTelemetry's GenAI metrics where there is one, written as 
 client is among them.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Final, TypeVar, cast
 
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics import MetricWrapperBase
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
 from cellmeter_proxy.http_server import Reply
+from cellmeter_proxy.messages import Family, Sample
 from cellmeter_proxy.record import Call
 
 # The bounds that the conventions ask for, and three more, because agents wait for many minutes.
@@ -27,6 +29,9 @@ _FIRST_TOKEN_S: Final = (
 )
 _COMMIT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 _TOKENS: Final = tuple(4**power for power in range(14))
+_OPEN: Final = "cellmeter_open_calls"
+_LEAST: Final = frozenset({"process_start_time_seconds", "process_max_fds"})
+_INFO: Final = frozenset({"cellmeter_build_info"})
 _KINDS: Final = ("prompt", "cache_read", "cache_write", "completion", "reasoning")
 _token_counts: Final = attrgetter(*(f"{kind}_tokens" for kind in _KINDS))
 M = TypeVar("M", bound=MetricWrapperBase)
@@ -53,7 +58,7 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self._open = Gauge("cellmeter_open_calls", "Requests that are being served", registry=registry)
+        self._open = Gauge(_OPEN, "Requests that are being served", registry=registry)
         self._write_failures = Counter(
             "cellmeter_log_write_failures", "Requests refused because the log did not take their row", registry=registry
         )
@@ -108,11 +113,24 @@ class Metrics:
         self._write_failures.inc()
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format 0.0.4.
+        """All of them in Prometheus' text format."""
+        return text_of(self.families())
 
-        https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
-        """
-        return generate_latest(_WithoutCreationTimes(self._registry))
+    def families(self) -> list[Family]:
+        """All of them as values, without the ``_created`` series: they mean something in OpenMetrics only."""
+        return [
+            Family(
+                name=metric.name,
+                documentation=metric.documentation,
+                type=metric.type,
+                samples=[
+                    Sample(name=sample.name, labels=dict(sample.labels), value=sample.value)
+                    for sample in metric.samples
+                    if not sample.name.endswith("_created")
+                ],
+            )
+            for metric in self._registry.collect()
+        ]
 
     def _observe_operation(self, call: Call) -> None:
         provider = self._providers.get(call.upstream)
@@ -134,24 +152,76 @@ class Metrics:
         return cast("M", child)
 
 
-def show_metrics(metrics: Metrics) -> Callable[[], Awaitable[Reply]]:
+def show_metrics(counts: Callable[[], Awaitable[list[Family]]]) -> Callable[[], Awaitable[Reply]]:
     """The handler of ``/_cellmeter/metrics``."""
 
     async def handle() -> Reply:
-        return Reply(200, metrics.text(), CONTENT_TYPE_PLAIN_0_0_4.encode())
+        return Reply(200, text_of(await counts()), CONTENT_TYPE_PLAIN_0_0_4.encode())
 
     return handle
 
 
-class _WithoutCreationTimes(Collector):
-    """A registry without the ``_created`` series, which mean something in OpenMetrics only and double the text."""
+def text_of(families: Iterable[Family]) -> bytes:
+    """Counts in Prometheus' text format 0.0.4.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+    """
+    return generate_latest(_Given(families))
+
+
+def together(parts: Iterable[Sequence[Family]]) -> list[Family]:
+    """The counts of several processes as one: sums, but for what is a fact of each (``_LEAST``, ``_INFO``)."""
+    totals: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    described: dict[str, Family] = {}
+    for family in (family for part in parts for family in part):
+        described[family.name] = family
+        samples = totals.setdefault(family.name, {})
+        for sample in family.samples:
+            key = (sample.name, tuple(sample.labels.items()))
+            before = samples.get(key)
+            samples[key] = sample.value if before is None else _joined(sample.name, before, sample.value)
+    return [
+        replace(
+            described[name],
+            samples=[
+                Sample(name=sample, labels=dict(labels), value=value) for (sample, labels), value in found.items()
+            ],
+        )
+        for name, found in totals.items()
+    ]
+
+
+def lasting(families: Iterable[Family]) -> list[Family]:
+    """Those that stay counted when the process that counted them has ended."""
+    return [
+        family
+        for family in families
+        if family.type in {"counter", "histogram"} and not family.name.startswith("process_")
+    ]
+
+
+def open_calls(families: Iterable[Family]) -> int:
+    """How many calls are being relayed, by the counts."""
+    return sum(int(sample.value) for family in families if family.name == _OPEN for sample in family.samples)
+
+
+def _joined(name: str, one: float, other: float) -> float:
+    if name in _LEAST:
+        return min(one, other)
+    return max(one, other) if name in _INFO else one + other
+
+
+class _Given(Collector):
+    """Counts as a registry."""
+
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+        for family in self._families:
+            metric = Metric(family.name, family.documentation, family.type)
+            for sample in family.samples:
+                metric.add_sample(sample.name, sample.labels, sample.value)
             yield metric
 
 

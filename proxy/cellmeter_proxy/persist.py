@@ -15,10 +15,10 @@ import msgspec
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience, Trial, is_passing, may_repeat, wait_s
-from cellmeter_proxy.attach import Tape, Tapes
+from cellmeter_proxy.attach import Playable, Tapes
 from cellmeter_proxy.attribution import presented_key
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.lanes import Lane, Lanes, Slot
+from cellmeter_proxy.lanes import Lanes, Place, Queueing
 from cellmeter_proxy.ratelimit import read_limits, retry_after_ms
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.sending import Incoming, NoAnswerError, Outgoing, Sender, peek
@@ -39,7 +39,7 @@ class _Effort:
     """One call that is being tried: its client while it waits, and its place in the queue."""
 
     def __init__(
-        self, exchange: Exchange, outgoing: Outgoing, lane: Lane | None, patience: Patience, stack: AsyncExitStack
+        self, exchange: Exchange, outgoing: Outgoing, lane: Queueing | None, patience: Patience, stack: AsyncExitStack
     ) -> None:
         self.exchange = exchange
         self.outgoing = outgoing
@@ -51,7 +51,7 @@ class _Effort:
         self._stack = stack
         self._kept = False
 
-    async def enter(self, wait_s: float | None) -> Slot | None:
+    async def enter(self, wait_s: float | None) -> Place | None:
         """Wait until the next try may be made; the slot that it has in the queue's place, where there is a queue."""
         since = time.monotonic()
         if wait_s is not None:
@@ -66,13 +66,15 @@ class _Effort:
         self.tries += 1
         return slot
 
-    async def _queue(self, lane: Lane) -> Slot | None:
+    async def _queue(self, lane: Queueing) -> Place | None:
         body = self.exchange.body
         waiter = lane.queue(len(body) // _BYTES_PER_TOKEN, again=self.tries > 0, model=_model_of(body))
         self.exchange.ends.callback(lane.abandon, waiter)
         if not waiter.turn.done():
             await self._keep()
             await hold(self.exchange, waiter.turn, self._patience.budget_s)
+        if waiter.turn.done():
+            waiter.turn.result()
         if waiter.slot is None:
             # A queue that does not move within the budget is the provider's to explain.
             lane.abandon(waiter)
@@ -94,18 +96,27 @@ class Persistence:
         mode: ``observe`` tries once, ``pace`` has calls queue.
         patience: with what may pass.
         draw: gives numbers from 0 up to 1 by chance, for the waits.
+        lane_of: the queue of a key; by default those of this process.
+        tapes: the answers that are under way.
 
     """
 
     def __init__(
-        self, sender: Sender, mode: On429, patience: Patience, draw: Callable[[], float] = _CHANCE.random
+        self,
+        sender: Sender,
+        mode: On429,
+        patience: Patience,
+        draw: Callable[[], float] = _CHANCE.random,
+        *,
+        lane_of: Callable[[str | None], Queueing] | None = None,
+        tapes: Tapes | None = None,
     ) -> None:
         self._sender = sender
         self._mode = mode
         self._patience = patience
         self._draw = draw
-        self._lanes = Lanes()
-        self._tapes = Tapes()
+        self._lane_of = lane_of or Lanes().of
+        self._tapes = tapes or Tapes()
         self.throttle = Throttle()
 
     async def send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
@@ -119,9 +130,9 @@ class Persistence:
         call = exchange.call
         if self._mode == "observe" or not may_repeat(call.method, call.dialect):
             return await self._send(exchange, outgoing)
-        tape = await self._tapes.join(exchange)
-        if tape is not None:
-            return await self._joined(exchange, tape)
+        joined = await self._tapes.join(exchange)
+        if joined is not None:
+            return await self._joined(exchange, joined)
         tape = self._tapes.start(exchange)
         try:
             return tape.record(await self._first(exchange, outgoing))
@@ -129,7 +140,7 @@ class Persistence:
             tape.fail(error)
             raise
 
-    async def _joined(self, exchange: Exchange, tape: Tape) -> Incoming:
+    async def _joined(self, exchange: Exchange, tape: Playable) -> Incoming:
         """The answer of a call that the client has made before."""
         async with kept_alive(exchange, self._patience):
             await hold(exchange, tape.head)
@@ -138,7 +149,7 @@ class Persistence:
     async def _first(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
         call, lane = exchange.call, None
         if self._mode == "pace" and call.dialect in _PACED:
-            lane = self._lanes.of(outgoing.key or presented_key(exchange.request.headers))
+            lane = self._lane_of(outgoing.key or presented_key(exchange.request.headers))
         async with AsyncExitStack() as stack:
             return await self._persist(_Effort(exchange, outgoing, lane, self._patience, stack))
 
@@ -195,7 +206,7 @@ def _model_of(body: bytes) -> str | None:
         return None
 
 
-def _tell(slot: Slot, result: Incoming, wait_s: float | None) -> None:
+def _tell(slot: Place, result: Incoming, wait_s: float | None) -> None:
     """Let the queue know what the provider said."""
     limits = read_limits(result.response.headers, now_us())
     if result.response.status in OVERLOADED:

@@ -3,36 +3,30 @@
 Invariant: an objection is raised before anything of the call is sent.
 """
 
-import asyncio
-import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from typing import Final
 
-from cellmeter_proxy.budget import Account, Budget, Ledger, is_metered
+from cellmeter_proxy.budget import Budget, is_metered
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.record import Numbers
+from cellmeter_proxy.till import Charging
 
-_COUNTING_S: Final = 5.0
-"""How long a call waits for the tokens and the cost of the ones before it, where a budget hangs on them."""
 _VERSION: Final = re.compile(r"(_preview)?(_\d{4}_?\d{2}_?\d{2})?$")
-_logger: Final = logging.getLogger("cellmeter")
 
 
 class Policy:
     """What a proxy objects to.
 
     Args:
-        ledger: of the budgets in force.
+        till: of the budgets in force.
         granted: the provider-side tools that may be used (see ``is_granted``); None refuses none.
 
     """
 
-    def __init__(self, ledger: Ledger, granted: Collection[str] | None = None) -> None:
-        self.ledger = ledger
+    def __init__(self, till: Charging, granted: Collection[str] | None = None) -> None:
+        self.till = till
         self._granted = granted
-        self._unpriced = False
 
     async def objection(self, exchange: Exchange, cell_budget: Budget | None) -> str | None:
         """Why a call is refused, or None, which takes it on in the ledger."""
@@ -45,29 +39,7 @@ class Policy:
         call = exchange.call
         if not is_metered(call):
             return None
-        accounts = self.ledger.accounts(call.session, cell_budget)
-        if not accounts:
-            return None
-        await self._count(accounts)
-        return self.ledger.admit(call.call_id, accounts)
-
-    async def _count(self, accounts: Sequence[Account]) -> None:
-        entries = self.ledger.uncounted(accounts)
-        if not entries:
-            return
-        try:
-            async with asyncio.timeout(_COUNTING_S):
-                for entry in entries:
-                    await entry.counted.wait()
-        except TimeoutError:
-            self.ledger.give_up(entries)
-
-    def learn(self, numbers: Numbers) -> None:
-        """Charge what was worked out of a call after its answer."""
-        in_money = self.ledger.learn(numbers)
-        if in_money and numbers.cost is None and not self._unpriced:
-            self._unpriced = True
-            _logger.warning("a budget of money counts nothing for calls without a known price, and this is one")
+        return await self.till.take_on(call.call_id, call.session, cell_budget)
 
 
 def is_granted(tool: str, granted: Collection[str]) -> bool:

@@ -25,14 +25,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience
-from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session, session_of
+from cellmeter_proxy.commons import Commons
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Reply, Request, Response
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.late import answer_late
-from cellmeter_proxy.metrics import Metrics
+from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.outcome import TOLD_LATE, Broken, Limits
 from cellmeter_proxy.passing import Drain, Passage
 from cellmeter_proxy.persist import Persistence
@@ -95,21 +95,22 @@ class Relay:
         writer: LogWriter,
         keys: KeyRing,
         client: ProviderClient,
-        metrics: Metrics,
+        commons: Commons,
         *,
-        accountant: Accountant,
         policy: Policy,
     ) -> None:
         self._policy = policy
-        self._accountant = accountant
+        self._accountant = commons.accountant
         self._config = config
         # The fingerprint of a key is slow to work out, and asked for with every call.
         self._session_of = lru_cache(1024)(partial(session_of, salt=config.salt))
         self._writer = writer
         self._keys = keys
-        self._sender = Sender(client, config.upstream.url, config.limits)
-        self._persistence = Persistence(self._sender, config.on_429, config.patience)
-        self._metrics = metrics
+        self._sender = Sender(client, config.upstream.url, config.limits, commons.refusals)
+        self._persistence = Persistence(
+            self._sender, config.on_429, config.patience, lane_of=commons.lane_of, tapes=commons.tapes
+        )
+        self._metrics = commons.metrics
         self._redactors = Redactors()
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
@@ -221,7 +222,7 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost neither the row nor the proxy
             return await self._fail(exchange, error)
         finally:
-            self._policy.ledger.release(exchange.call.call_id)
+            self._policy.till.release(exchange.call.call_id)
 
     async def _relay(self, exchange: Exchange, admission: Admission) -> Response:
         request = exchange.request
@@ -290,6 +291,8 @@ class Relay:
 
     async def _fail(self, exchange: Exchange, error: Exception) -> Response:
         """A bug of ours: the row says so, the client is told, the trace goes to stderr without secrets."""
+        if isinstance(error, LinkLostError):
+            return await self._reply(exchange, 503, "rejected", f"not served, because {error}", "coordinator_lost")
         trace = "".join(traceback.format_exception(error))
         _logger.error("a call could not be relayed\n%s", exchange.redactor.text(trace)[0])
         with suppress(Exception):
@@ -345,7 +348,7 @@ class Relay:
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor, price=price)
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
-            self._policy.ledger.settle(row)
+            self._policy.till.settle(row)
         exchange.closed = True
         self._accountant.take(row)
 

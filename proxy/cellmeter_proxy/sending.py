@@ -7,13 +7,15 @@ forbids a proxy to repeat a POST that may have been processed.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from types import TracebackType
+from typing import Final, Protocol
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
@@ -64,11 +66,33 @@ class Outgoing:
     """Ask for an answer without content coding."""
 
 
+class ProviderResponse(Protocol):
+    """What is used of a ``ProviderAnswer``, whichever process has its connection."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+    @property
+    def raw_headers(self) -> RawHeaders: ...
+    @property
+    def is_whole(self) -> bool: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+    def each(self, take: Take) -> AsyncIterator[None]: ...
+    def close(self) -> None: ...
+    async def __aenter__(self) -> object: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 @dataclass(frozen=True)
 class Incoming:
     """An answer whose head has come."""
 
-    response: ProviderAnswer
+    response: ProviderResponse
     asked: bool = False
     """Usage was asked for in the client's place."""
     read: bytes = b""
@@ -77,7 +101,7 @@ class Incoming:
     @property
     def is_whole(self) -> bool:
         """Nothing of the body is still to come."""
-        return self.response.content.is_eof()
+        return self.response.is_whole
 
     async def each(self, take: Take) -> AsyncIterator[None]:
         """Have the body taken piece by piece (see ``ProviderAnswer.each``)."""
@@ -94,14 +118,45 @@ class Incoming:
             yield chunk
 
 
+class Refusals:
+    """The models whose requests may not ask for usage, as their provider has said.
+
+    Args:
+        tell: is told of each model that is found out here.
+
+    """
+
+    def __init__(self, tell: Callable[[str | None], object] | None = None) -> None:
+        self._models: set[str | None] = set()
+        self._tell = tell
+
+    def __bool__(self) -> bool:
+        return bool(self._models)
+
+    def __contains__(self, model: str | None) -> bool:
+        return model in self._models
+
+    def find_out(self, model: str | None) -> None:
+        """A provider has refused."""
+        if self.note(model) and self._tell is not None:
+            self._tell(model)
+
+    def note(self, model: str | None) -> bool:
+        """Remember it; whether that is news."""
+        known = model in self._models or len(self._models) >= _MAX_REMEMBERED
+        if not known:
+            self._models.add(model)
+        return not known
+
+
 class Sender:
     """Sends requests to one provider, and remembers which models' requests may not ask for usage."""
 
-    def __init__(self, client: ProviderClient, upstream: URL, limits: Limits) -> None:
+    def __init__(self, client: ProviderClient, upstream: URL, limits: Limits, refusals: Refusals | None = None) -> None:
         self._client = client
         self._upstream = upstream
         self._limits = limits
-        self._refusals: set[str | None] = set()
+        self._refusals = Refusals() if refusals is None else refusals
 
     def may_ask(self, body: bytes) -> bool:
         """Whether the provider is not known to refuse the field, for the model that a body names."""
@@ -130,8 +185,8 @@ class Sender:
         incoming.response.close()
         attempts[-1] = replace(attempts[-1], error="the provider refuses stream_options.include_usage")
         incoming = await self._try(outgoing, call_id, attempts, asking=False)
-        if incoming.response.status not in _REFUSING and len(self._refusals) < _MAX_REMEMBERED:
-            self._refusals.add(_model(outgoing.body))
+        if incoming.response.status not in _REFUSING:
+            self._refusals.find_out(_model(outgoing.body))
         return incoming
 
     async def _try(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
@@ -189,7 +244,7 @@ def _may_connect_later(error: Exception) -> bool:
     return isinstance(error, failed) and not isinstance(error, lasting)
 
 
-async def peek(response: ProviderAnswer) -> bytes:
+async def peek(response: ProviderResponse) -> bytes:
     """The body of an error, or its beginning. What goes wrong here goes wrong again for whoever reads on."""
     read = bytearray()
     try:

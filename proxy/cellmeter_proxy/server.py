@@ -6,29 +6,31 @@ Wiring only. Invariant: the log is closed last, after every call in flight has e
 import errno
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 from aiohttp import web
 from yarl import URL
 
 from cellmeter_proxy.absorb import On429, Patience
-from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.budget import Budget, Ledger
+from cellmeter_proxy.commons import Commons, alone
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
 from cellmeter_proxy.keys import KeyRing
+from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.log import Log, writer_name
 from cellmeter_proxy.logfile import Durability
-from cellmeter_proxy.metrics import Metrics, show_metrics
+from cellmeter_proxy.metrics import Metrics, open_calls, show_metrics
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
@@ -99,12 +101,15 @@ class Running:
 
 
 @asynccontextmanager
-async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIterator[Running]:
+async def serve(
+    config: ProxyConfig, writer: LogWriter | None = None, commons: Commons | None = None
+) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts.
 
     Args:
         config: what it is told.
         writer: of a log that several proxies of this process share; it stays open. None opens ``config.log``.
+        commons: what this proxy shares with other processes of its own, if it is one of several.
 
     Raises:
         CellmeterError: the upstream is not an HTTP address, the log cannot be opened, or the address is taken.
@@ -115,17 +120,17 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         if writer is None:
             writer = await LogWriter.open(config.log, config.durability)
             stack.push_async_callback(writer.aclose)
-        accountant = await Accountant.start(writer, config.prices)
-        stack.push_async_callback(accountant.aclose, config.shutdown_s)
+        ledger = Ledger(config.budget, per_session=not config.cells_only)
+        if commons is None:
+            metrics = Metrics(version("cellmeter"))
+            of_one = alone(writer, ledger, metrics, prices=config.prices, bound_s=config.shutdown_s)
+            commons = await stack.enter_async_context(of_one)
         salt = await writer.read(_salt)
         client = ProviderClient(
             upstream.url, connect_s=config.connect_s, silence_s=config.silence_s, http_proxy=config.http_proxy
         )
         await stack.enter_async_context(client)
         keys = KeyRing()
-        policy = Policy(Ledger(config.budget, per_session=not config.cells_only), config.granted_tools)
-        accountant.on_numbers = policy.learn
-        metrics = Metrics(version("cellmeter"))
         relay = Relay(
             RelayConfig(
                 upstream=upstream,
@@ -143,13 +148,12 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
             writer,
             keys,
             client,
-            metrics,
-            accountant=accountant,
-            policy=policy,
+            commons,
+            policy=Policy(commons.till, config.granted_tools),
         )
-        metrics.watch_open_calls(lambda: relay.open_calls)
+        commons.metrics.watch_open_calls(lambda: relay.open_calls)
         server = make_server(
-            make_handler(relay, writer, metrics),
+            make_handler(relay, writer, commons),
             access_log=_http_logger(),
             access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
@@ -162,13 +166,17 @@ async def serve(config: ProxyConfig, writer: LogWriter | None = None) -> AsyncIt
         await runner.setup()
         stack.push_async_callback(relay.stop)
         stack.push_async_callback(runner.cleanup)
-        url = await _listen(runner, config)
-        yield Running(url, keys, writer, policy.ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
+        url = await _listen(runner, config, commons.sockets)
+        yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
 
 
-def make_handler(relay: Relay, writer: LogWriter, metrics: Metrics) -> Handler:
+def make_handler(relay: Relay, writer: LogWriter, commons: Commons) -> Handler:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
-    own = {"/_cellmeter/health": health(writer, lambda: relay.open_calls), "/_cellmeter/metrics": show_metrics(metrics)}
+
+    async def under_way() -> int:
+        return open_calls(await commons.counts())
+
+    own = {"/_cellmeter/health": health(writer, under_way), "/_cellmeter/metrics": show_metrics(commons.counts)}
 
     async def handle(request: Request) -> Response:
         path = request.path
@@ -176,7 +184,7 @@ def make_handler(relay: Relay, writer: LogWriter, metrics: Metrics) -> Handler:
             return _nothing_here(request)
         if unquote(path).startswith(_OWN):
             page = own.get(path) if request.method in _READING else None
-            return _nothing_here(request) if page is None else await page()
+            return _nothing_here(request) if page is None else await _shown(page)
         if request.method in _READING and _ROOT.fullmatch(path):
             return _root()
         # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
@@ -185,6 +193,21 @@ def make_handler(relay: Relay, writer: LogWriter, metrics: Metrics) -> Handler:
         return await relay.handle(request)
 
     return handle
+
+
+async def _shown(page: Callable[[], Awaitable[Reply]]) -> Reply:
+    """One of the proxy's own pages; what it tells of all workers ends with the process that knows of all."""
+    try:
+        return await page()
+    except LinkLostError as error:
+        return error_reply(
+            "unknown",
+            503,
+            f"not known, because {error}",
+            type_="server_error",
+            code="coordinator_lost",
+            request_id=new_id(),
+        )
 
 
 def parse_upstream(text: str) -> URL:
@@ -217,20 +240,32 @@ def _salt(log: Log) -> str:
     return log.meta("fingerprint_salt") or ""
 
 
-async def _listen(runner: web.ServerRunner, config: ProxyConfig) -> str:
-    site = web.TCPSite(runner, config.host, config.port)
+async def _listen(runner: web.ServerRunner, config: ProxyConfig, sockets: Sequence[socket.socket]) -> str:
     try:
-        await site.start()
+        for sock in sockets:
+            await web.SockSite(runner, sock).start()
+        if not sockets:
+            await web.TCPSite(runner, config.host, config.port).start()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise CellmeterError(
-                f"{config.host}:{config.port} is in use by another program",
-                hint="choose another port with --listen HOST:PORT; port 0 takes a free one",
-            ) from None
-        raise CellmeterError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from None
+        raise cannot_listen(error, config.host, config.port) from None
     if config.socket_path is not None:
         await web.UnixSite(runner, config.socket_path).start()
-    host, port = runner.addresses[0][:2]
+    return url_of(runner.addresses[0])
+
+
+def cannot_listen(error: OSError, host: str, port: int) -> CellmeterError:
+    """Why an address cannot be had."""
+    if error.errno == errno.EADDRINUSE:
+        return CellmeterError(
+            f"{host}:{port} is in use by another program",
+            hint="choose another port with --listen HOST:PORT; port 0 takes a free one",
+        )
+    return CellmeterError(f"cannot listen on {host}:{port}: {error.strerror}")
+
+
+def url_of(address: Sequence[Any]) -> str:
+    """``http://HOST:PORT`` of a socket's address."""
+    host, port = address[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

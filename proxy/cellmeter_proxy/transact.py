@@ -16,6 +16,7 @@ from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.intact import Files
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.logfile import BUSY_MS
+from cellmeter_proxy.turn import Turn
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -66,10 +67,17 @@ class NotNowError(Exception):
 
 
 class Transactor:
-    """Writes into one log, whichever thread it is called from, by one at a time."""
+    """Writes into one log, whichever thread it is called from, by one at a time.
 
-    def __init__(self, log: Log) -> None:
+    Args:
+        log: to write into.
+        turn: of the processes that write to it all the time, where there are several.
+
+    """
+
+    def __init__(self, log: Log, turn: Turn | None = None) -> None:
         self.log = log
+        self._turn = turn
         self.failing = False
         """The log did not take the last thing that was to be written."""
         self._files = Files(log.path)
@@ -77,8 +85,17 @@ class Transactor:
 
     def transact(self, jobs: Sequence[Job[Any, Any]]) -> list[Settled]:
         """Write and commit; waits for another process that is writing, for as long as the log is not failing."""
+        busy_ms = 0 if self.failing else BUSY_MS
         try:
-            self._begin(0 if self.failing else BUSY_MS)
+            if self._turn is not None:
+                busy_ms = max(busy_ms - round(self._turn.take(busy_ms / 1000) * 1000), 0)
+            return self._transact(jobs, busy_ms)
+        finally:
+            self._end_turn()
+
+    def _transact(self, jobs: Sequence[Job[Any, Any]], busy_ms: int) -> list[Settled]:
+        try:
+            self._begin(busy_ms)
         except (sqlite3.Error, OSError) as error:
             return self._failed(jobs, error)
         try:
@@ -88,15 +105,22 @@ class Transactor:
         return self.commit(written)
 
     def write(self, jobs: Sequence[Job[Any, Any]]) -> list[Settled]:
-        """Write and leave it to ``commit``; waits for nobody.
+        """Write and leave it to ``commit``, which ends the turn too; waits for nobody.
 
         Raises:
             NotNowError: somebody else is writing, a file was moved, or a piece of work failed. Nothing was written;
                 ``transact`` may.
 
         """
-        if self._files.moved():
+        if self._files.moved() or not (self._turn is None or self._turn.take_free()):
             raise NotNowError
+        try:
+            return self._write(jobs)
+        finally:
+            if not self.log.conn.in_transaction:
+                self._end_turn()
+
+    def _write(self, jobs: Sequence[Job[Any, Any]]) -> list[Settled]:
         try:
             self._begin(0)
         except (sqlite3.Error, OSError) as error:
@@ -117,6 +141,8 @@ class Transactor:
             self.log.conn.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - as above
             return self._undo([settled.job for settled in written], error)
+        finally:
+            self._end_turn()
         self.failing = False
         return list(written)
 
@@ -154,6 +180,10 @@ class Transactor:
     def _failed(self, jobs: Sequence[Job[Any, Any]], error: Exception, *, failing: bool = True) -> list[Settled]:
         self.failing = failing
         return [Settled(job, None, self._explain(error)) for job in jobs]
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.end()
 
     def _roll_back(self) -> None:
         if self.log.conn.in_transaction:

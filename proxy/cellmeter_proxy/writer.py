@@ -23,6 +23,7 @@ from cellmeter_proxy.log import Log, make_blob
 from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.record import Record
 from cellmeter_proxy.transact import Job, LogUnwritableError, NotNowError, Settled, Transactor
+from cellmeter_proxy.turn import Turn
 
 __all__ = ["LogUnwritableError", "LogWriter"]
 
@@ -44,11 +45,13 @@ class LogWriter:
     Use ``await LogWriter.open(path)`` and ``await writer.aclose()``.
     """
 
-    def __init__(self, log: Log, loop: asyncio.AbstractEventLoop, durability: Durability) -> None:
+    def __init__(
+        self, log: Log, loop: asyncio.AbstractEventLoop, durability: Durability, turn: Turn | None = None
+    ) -> None:
         self.path = log.path
         self.interrupted = 0
         """How many calls of processes that are gone were found open, and marked so, at the start."""
-        self._file = Transactor(log)
+        self._file = Transactor(log, turn)
         self._syncs = durability == "full"
         # A checkpoint syncs whatever the durability, so that it is not for the event loop's thread; and SQLite's own is
         # not for a log that others write, too (see ``Transactor.checkpoint``).
@@ -67,15 +70,20 @@ class LogWriter:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path | str, durability: Durability = "full") -> Self:
+    async def open(cls, path: Path | str, durability: Durability = "full", turn: Turn | None = None) -> Self:
         """Open or create the log, and mark what dead processes left open.
+
+        Args:
+            path: of the log.
+            durability: what a commit survives.
+            turn: of the processes that write to this log all the time, where there are several.
 
         Raises:
             CellmeterError: the file is not a log, or cannot be written.
 
         """
         log = await asyncio.to_thread(Log.create, path, durability)
-        writer = cls(log, asyncio.get_running_loop(), durability)
+        writer = cls(log, asyncio.get_running_loop(), durability, turn)
         writer.interrupted = await writer.read(Log.recover)
         return writer
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from cellmeter_proxy.absorb import Patience
-from cellmeter_proxy.lanes import Lane, Lanes, Slot, Waiter
+from cellmeter_proxy.lanes import Lane, Lanes, Place, Waiter
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.ratelimit import Limit
 from cellmeter_proxy.record import Attempt, Call
@@ -141,7 +141,7 @@ def stated(limit: int, remaining: int) -> dict[str, Limit]:
     return {"requests": Limit(limit=limit, remaining=remaining, reset_ms=60_000)}
 
 
-def let_through(lane: Lane, *models: str) -> list[tuple[Waiter, Slot]]:
+def let_through(lane: Lane, *models: str) -> list[tuple[Waiter, Place]]:
     waiters = [lane.queue(1, again=False, model=model) for model in models]
     return [(waiter, waiter.slot) for waiter in waiters if waiter.slot is not None]
 

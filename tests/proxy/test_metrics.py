@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from cellmeter_proxy.metrics import Metrics
+from cellmeter_proxy.metrics import Metrics, lasting, open_calls, text_of, together
 from cellmeter_proxy.server import ProxyConfig, Running, serve
 from cellmeter_proxy.testing import LiteralClient, LiteralProvider
 from cellmeter_scoring.testing import make_call, make_failed_call
@@ -126,3 +126,29 @@ def test_what_was_not_measured_is_not_observed() -> None:
 
 def test_no_series_says_when_it_was_created() -> None:
     assert "_created" not in Metrics("1").text().decode()
+
+
+def test_the_counts_of_several_processes_are_sums_but_for_the_facts_of_each() -> None:
+    one, other = Metrics("1"), Metrics("1")
+    one.write_failed()
+    other.write_failed()
+    found = samples(text_of(together([one.families(), other.families()])).decode())
+    assert found["cellmeter_log_write_failures_total", ()] == 2
+    assert found["cellmeter_build_info", ("1",)] == 1
+    alone = samples(one.text().decode())
+    assert found["process_start_time_seconds", ()] == alone["process_start_time_seconds", ()]
+    assert found["process_resident_memory_bytes", ()] > alone["process_resident_memory_bytes", ()]
+    assert list(found) == list(alone)
+
+
+def test_what_a_process_that_has_ended_had_counted_stays_counted_and_what_it_was_does_not() -> None:
+    metrics = Metrics("1")
+    metrics.watch_open_calls(lambda: 3)
+    metrics.write_failed()
+    assert open_calls(metrics.families()) == 3
+    past = lasting(metrics.families())
+    names = {family.name for family in past}
+    assert "cellmeter_log_write_failures" in names
+    assert "cellmeter_commit_wait_seconds" in names
+    assert not any(name.startswith("process_") for name in names)
+    assert open_calls(past) == 0

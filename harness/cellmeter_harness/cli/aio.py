@@ -4,10 +4,11 @@ A command that runs another one may have the signals go to it.
 """
 
 import asyncio
-import importlib.util
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
+
+from cellmeter_proxy.loop import loop_factory
 
 T = TypeVar("T")
 Deliver = Callable[[signal.Signals], bool]
@@ -29,7 +30,7 @@ def run_async(main: Coroutine[Any, Any, T], deliver: Deliver | None = None) -> T
         KeyboardInterrupt: it was interrupted.
 
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_until_signal(main, deliver))
 
 
@@ -57,11 +58,3 @@ async def _until_signal(main: Coroutine[Any, Any, T], deliver: Deliver | None) -
 
 def _not_ignored(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop  # noqa: PLC0415 - an extra, and only worth its import where a loop is run
-
-    return uvloop.new_event_loop

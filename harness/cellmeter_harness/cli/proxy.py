@@ -15,6 +15,7 @@ from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.server import ProxyConfig, serve
+from cellmeter_proxy.supervisor import supervise
 
 _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd", "seconds": "seconds"}
 
@@ -62,6 +63,13 @@ _BUDGET_KEYS: Final = {"calls": "calls", "tokens": "tokens", "cost": "cost_usd",
     "also avoided by holding calls back.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many processes share the port and the log.",
+)
+@click.option(
     "--shutdown",
     "shutdown_s",
     type=click.FloatRange(min=0),
@@ -82,6 +90,7 @@ def proxy(
     on_429: On429,
     ask_usage: bool,
     refuse_provider_tools: bool,
+    workers: int,
     shutdown_s: float,
 ) -> None:
     """Record every model call of whatever is pointed at this proxy."""
@@ -100,7 +109,7 @@ def proxy(
         budget=None if budget is None else parse_budget(budget),
         granted_tools=frozenset() if refuse_provider_tools else None,
     )
-    run_async(_serve(config))
+    run_async(_serve(config) if workers == 1 else _serve_by(workers, config))
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -144,13 +153,21 @@ def parse_budget(text: str) -> Budget:
 
 async def _serve(config: ProxyConfig) -> None:
     async with serve(config) as running:
-        click.echo(f"listening on {running.url}/v1")
-        if running.writer.interrupted:
-            click.echo(
-                f"{running.writer.interrupted} calls of a recorder that died are marked as interrupted", err=True
-            )
-        click.echo(paste_lines(running.url, config), err=True)
+        _announce(running.url, running.writer.interrupted, config)
         await asyncio.Event().wait()
+
+
+async def _serve_by(workers: int, config: ProxyConfig) -> None:
+    async with supervise(config, workers) as running:
+        _announce(running.url, running.interrupted, config)
+        await running.failed
+
+
+def _announce(url: str, interrupted: int, config: ProxyConfig) -> None:
+    click.echo(f"listening on {url}/v1")
+    if interrupted:
+        click.echo(f"{interrupted} calls of a recorder that died are marked as interrupted", err=True)
+    click.echo(paste_lines(url, config), err=True)
 
 
 def paste_lines(url: str, config: ProxyConfig) -> str:
