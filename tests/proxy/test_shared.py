@@ -449,11 +449,14 @@ async def test_queues_fall_apart_by_model_for_all_workers(log_path: Path) -> Non
         assert large is not None
         small.answered({"requests": Limit(limit=2, remaining=0, reset_ms=60_000)})
         await made.links[0].ask(Scrape(), Counts)
-        later = [lane.queue(1, again=False, model=model) for lane, model in zip(lanes, MODELS[::-1], strict=True)]
+        waits = lanes[1].queue(1, again=False, model="small")
+        await made.links[1].ask(Scrape(), Counts)
+        goes = lanes[0].queue(1, again=False, model="large")
         await made.links[0].ask(Scrape(), Counts)
         large.answered({"requests": Limit(limit=100, remaining=99, reset_ms=60_000)})
-        await until(later[0].turn.done)
-        assert not later[1].turn.done()
+        await until(goes.turn.done)
+        await made.links[1].ask(Scrape(), Counts)
+        assert not waits.turn.done()
 
 
 async def test_what_one_worker_finds_out_of_a_provider_the_other_knows(log_path: Path) -> None:
