@@ -164,6 +164,11 @@ class Tape:
 class _Taped(Incoming):
     """An answer whose pieces are given by ``chunks`` alone."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Never told: that all has come to the call that is joined says nothing of whether it will be read to its end."""
+        return False
+
     async def each(self, take: Take) -> AsyncIterator[None]:
         async for chunk in self.chunks():
             if not take(chunk):
