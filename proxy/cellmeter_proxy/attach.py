@@ -166,7 +166,7 @@ class _Taped(Incoming):
 
     @property
     def is_whole(self) -> bool:
-        """Never told: that all has come to the call that is joined says nothing of whether it will be read to its end."""
+        """Never told: what has come to the call that was joined may still not be read to its end."""
         return False
 
     async def each(self, take: Take) -> AsyncIterator[None]:
