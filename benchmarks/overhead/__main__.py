@@ -243,7 +243,8 @@ def show(load: Load, results: dict[str, dict[str, float | None]]) -> None:
     """One table per load, with ratios to nginx and to the bare pass-through of the same run."""
     table = Table(title=f"{load.name}: {load.connections} connections", title_justify="left")
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading == "target" else "right")
+        is_name = heading == "target"
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name)
     for target, result in results.items():
         direct = results.get("direct", {})
         table.add_row(
@@ -258,7 +259,7 @@ def show(load: Load, results: dict[str, dict[str, float | None]]) -> None:
             text(result["grew_kib"], 0),
             text(result["errors"], 0),
         )
-    Console(width=132).print(table)
+    Console(width=140).print(table)
 
 
 def _ratio(result: dict[str, float | None], other: dict[str, float | None] | None) -> float | None:
