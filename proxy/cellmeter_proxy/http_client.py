@@ -177,6 +177,8 @@ class _Flow:
             return found
         # Its own timer is set anew for every piece; ours once in a while.
         self._protocol.read_timeout = None
+        # A client that was slow to take the last piece is not the provider's silence.
+        self._heard = self._loop.time()
         waiter: asyncio.Future[bool] = self._loop.create_future()
         self._waiter = waiter
         self._protocol.on_news = self._on_news
@@ -306,7 +308,8 @@ class ProviderClient:
         self, connection: Connection, method: str, head: bytes, body: bytes
     ) -> tuple[RawResponseMessage, StreamReader]:
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or has_hung_up(transport):
+        # What has come already is no answer to this request: many servers say 408 on a connection before they close it.
+        if protocol is None or transport is None or protocol.should_close or has_hung_up(transport):
             raise PeerHungUpError
         protocol.set_response_params(
             skip_payload=method == "HEAD",
@@ -330,6 +333,9 @@ async def _final_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, St
         message, content = await protocol.read()
         if not 100 <= message.code < 200 or message.code == _SWITCHING:
             return message, content
+        if not len(protocol):
+            # The protocol takes it for the end of an answer, and listens no longer for silence.
+            protocol.start_timeout()
 
 
 def has_hung_up(transport: asyncio.Transport) -> bool:

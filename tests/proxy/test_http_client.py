@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from cellmeter_proxy.http_client import ProviderClient, has_hung_up
-from cellmeter_proxy.testing import LAST_CHUNK, LiteralProvider, chunk, close, json_answer
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient, has_hung_up
+from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralProvider, chunk, close, json_answer
 
 
 def client_of(url: str, http_proxy: str | None = None) -> ProviderClient:
@@ -60,6 +60,58 @@ async def test_what_is_said_before_the_answer_is_passed_over() -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
     async with LiteralProvider([early, json_answer(b"{}")]) as provider:
         assert await ask(provider.url) == (200, b"{}")
+
+
+async def test_silence_after_such_a_word_is_a_timeout_all_the_same() -> None:
+    async with LiteralProvider([b"HTTP/1.1 103 Early Hints\r\n\r\n", asyncio.Event().wait]) as provider:
+        with pytest.raises(aiohttp.SocketTimeoutError):
+            async with asyncio.timeout(5):
+                await ask(provider.url)
+
+
+async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -> None:
+    said, heard = asyncio.Event(), json_answer(b"", b"408 Request Timeout")
+    async with (
+        LiteralProvider([json_answer(b"1"), said.wait, heard], [json_answer(b"2")]) as provider,
+        client_of(provider.url) as client,
+    ):
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"1"]
+        connection = await client.connect()
+        protocol = connection.protocol
+        assert protocol is not None
+        connection.release()
+        said.set()
+        async with asyncio.timeout(5):
+            while not len(protocol):
+                await asyncio.sleep(0)
+        with pytest.raises(PeerHungUpError):
+            await client.request("GET", "/", [], b"")
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"2"]
+
+
+async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> None:
+    second, third = asyncio.Event(), asyncio.Event()
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return False
+
+    script = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), third.wait, chunk(b"c"), LAST_CHUNK]
+    async with (
+        LiteralProvider(script) as provider,
+        ProviderClient(URL(provider.url), connect_s=1, silence_s=0.5) as client,
+        await client.request("GET", "/", [], b"") as answer,
+    ):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, second.set)
+        async for _ in answer.each(take):
+            if taken[-1] == b"b":
+                loop.call_later(0.8, third.set)
+                await asyncio.sleep(0.7)
+    assert taken == [b"a", b"b", b"c"]
 
 
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
