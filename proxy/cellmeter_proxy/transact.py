@@ -95,9 +95,9 @@ class Transactor:
                 ``transact`` may.
 
         """
-        if self._files.moved():
-            raise NotNowError
         try:
+            if self._files.moved():
+                raise NotNowError
             self._begin(0)
         except (sqlite3.Error, OSError) as error:
             if not self.failing and _is_locked(error):
