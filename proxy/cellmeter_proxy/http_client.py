@@ -111,7 +111,7 @@ class ProviderAnswer:
         """Read no more of the answer."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            _drop(connection)
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,7 +128,7 @@ class ProviderAnswer:
             return
         transport = connection.transport
         if transport is None or transport.get_write_buffer_size() or self._message.code == _SWITCHING:
-            connection.close()
+            _drop(connection)
         else:
             connection.release()
 
@@ -251,7 +251,10 @@ class ProviderClient:
         )
         plain_proxy = http_proxy is not None and upstream.scheme == "http"
         self._prefix = str(upstream.origin()).encode() if plain_proxy else b""
-        self._host = f"{upstream.host_port_subcomponent}".encode()
+        self._hop = [b"Host: " + f"{upstream.host_port_subcomponent}".encode()]
+        known = aiohttp.BasicAuth.from_url(URL(http_proxy)) if http_proxy and plain_proxy else None
+        if known is not None:
+            self._hop.append(b"Proxy-Authorization: " + known.encode().encode())
 
     async def __aenter__(self) -> Self:
         return self
@@ -282,7 +285,7 @@ class ProviderClient:
         try:
             message, content = await self._converse(connection, method, head, body)
         except BaseException:
-            connection.close()
+            _drop(connection)
             raise
         return ProviderAnswer(message, content, connection, self._silence_s)
 
@@ -297,7 +300,7 @@ class ProviderClient:
 
     def _head(self, method: str, target: str, headers: RawHeaders, size: int) -> bytes:
         path = self._prefix + target.encode("utf-8", "surrogateescape")
-        lines = [b"%b %b HTTP/1.1" % (method.encode(), path), b"Host: " + self._host]
+        lines = [b"%b %b HTTP/1.1" % (method.encode(), path), *self._hop]
         lines += [b"%b: %b" % header for header in headers]
         if size or method not in _WITHOUT_A_LENGTH:
             lines.append(b"Content-Length: %d" % size)
@@ -325,6 +328,14 @@ class ProviderClient:
             transport.writelines((head, body))
         protocol.start_timeout()
         return await _final_head(protocol)
+
+
+def _drop(connection: Connection) -> None:
+    """Close a connection; what of a request has not gone out is not wanted, and its provider may never take it."""
+    transport = connection.transport
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
+    connection.close()
 
 
 async def _final_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:

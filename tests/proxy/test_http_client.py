@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -131,6 +132,35 @@ async def test_a_plain_provider_behind_a_proxy_is_named_to_it_whole() -> None:
         proxy = network.url.removesuffix("/v1")
         assert await ask("http://api.example:81/v1", http_proxy=proxy) == (200, b"{}")
     assert network.received[0].startswith(b"POST http://api.example:81/v1/x?y HTTP/1.1\r\nHost: api.example:81\r\n")
+
+
+async def test_a_plain_provider_behind_a_proxy_with_a_password_is_reached_with_it() -> None:
+    async with LiteralProvider([json_answer(b"{}")]) as network:
+        proxy = network.url.removesuffix("/v1").replace("//", "//user:word@")
+        assert await ask("http://api.example:81/v1", http_proxy=proxy) == (200, b"{}")
+    assert b"\r\nProxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in network.received[0]
+
+
+async def test_what_has_not_gone_out_when_the_answer_comes_is_not_sent_any_more() -> None:
+    size, answered = 30_000_000, asyncio.Event()
+    came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(json_answer(b"no", b"413 Content Too Large"))
+        await answered.wait()
+        read = 0
+        with suppress(ConnectionError):
+            while piece := await reader.read(1_000_000):
+                read += len(piece)
+        came.set_result(read)
+        writer.close()
+
+    async with asyncio.timeout(5), await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        assert await ask(f"http://{host}:{port}/v1", body=b"x" * size) == (413, b"no")
+        answered.set()
+        assert await came < size
 
 
 async def test_a_large_body_goes_whole() -> None:
