@@ -224,6 +224,13 @@ class _Connector(aiohttp.TCPConnector):
         factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
         self._factory = factory
 
+    def close_spent(self) -> None:
+        """Close the kept connections that are good for nothing: what ended one of them has often ended others."""
+        for kept in self._conns.values():
+            for protocol, _ in kept:
+                if _is_spent(protocol):
+                    protocol.close()
+
 
 class ProviderClient:
     """Sends requests to one provider.
@@ -311,8 +318,8 @@ class ProviderClient:
         self, connection: Connection, method: str, head: bytes, body: bytes
     ) -> tuple[RawResponseMessage, StreamReader]:
         protocol, transport = connection.protocol, connection.transport
-        # What has come already is no answer to this request: many servers say 408 on a connection before they close it.
-        if protocol is None or transport is None or protocol.should_close or has_hung_up(transport):
+        if protocol is None or transport is None or _is_spent(protocol):
+            self._connector.close_spent()
             raise PeerHungUpError
         protocol.set_response_params(
             skip_payload=method == "HEAD",
@@ -347,6 +354,14 @@ async def _final_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, St
         if not len(protocol):
             # The protocol takes it for the end of an answer, and listens no longer for silence.
             protocol.start_timeout()
+
+
+def _is_spent(protocol: ResponseHandler) -> bool:
+    """Whether a connection takes no request: it has ended, or something has come that answers none.
+
+    Servers say 408 on an idle connection before they close it (https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9).
+    """
+    return protocol.transport is None or protocol.should_close or has_hung_up(protocol.transport)
 
 
 def has_hung_up(transport: asyncio.Transport) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from yarl import URL
 
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient, has_hung_up
-from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralProvider, chunk, close, json_answer
+from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralProvider, Step, chunk, close, json_answer
 
 
 def client_of(url: str, http_proxy: str | None = None) -> ProviderClient:
@@ -92,6 +92,26 @@ async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -
             assert [piece async for piece in answer.chunks()] == [b"2"]
 
 
+async def test_what_ended_one_idle_connection_is_met_once() -> None:
+    late = asyncio.Event()
+    answers: list[list[Step]] = [[json_answer(b"1"), late.wait, json_answer(b"", b"408 Request Timeout")]] * 3
+    async with LiteralProvider(*answers, [json_answer(b"2")]) as provider, client_of(provider.url) as client:
+        connections = [await client.connect() for _ in range(3)]
+        protocols = [connection.protocol for connection in connections]
+        for connection in connections:
+            connection.release()
+        for answer in await asyncio.gather(*(client.request("GET", "/", [], b"") for _ in range(3))):
+            assert [piece async for piece in answer.chunks()] == [b"1"]
+        late.set()
+        async with asyncio.timeout(5):
+            while not all(protocol is not None and len(protocol) for protocol in protocols):
+                await asyncio.sleep(0)
+        with pytest.raises(PeerHungUpError):
+            await client.request("GET", "/", [], b"")
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"2"]
+
+
 async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> None:
     second, third = asyncio.Event(), asyncio.Event()
     taken: list[bytes] = []
@@ -100,7 +120,7 @@ async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> No
         taken.append(piece)
         return False
 
-    script = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), third.wait, chunk(b"c"), LAST_CHUNK]
+    script: list[Step] = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), third.wait, chunk(b"c"), LAST_CHUNK]
     async with (
         LiteralProvider(script) as provider,
         ProviderClient(URL(provider.url), connect_s=1, silence_s=0.5) as client,
