@@ -192,10 +192,19 @@ class _Flow:
 
     def _look(self) -> bool | None:
         """Have everything taken that is there: whether something was left; None where more is to come."""
-        while data := self._content.read_nowait():
+        while data := self._next():
             if not self._take(data):
                 return True
+        error = self._content.exception()
+        if error is not None:
+            raise error
         return False if self._content.at_eof() else None
+
+    def _next(self) -> bytes:
+        if self._content.exception() is None:
+            return self._content.read_nowait()
+        # aiohttp gives nothing more once the connection has broken, not even what came before.
+        return self._content._read_nowait(-1)  # noqa: SLF001 - see above
 
     def _on_news(self) -> None:
         waiter = self._waiter

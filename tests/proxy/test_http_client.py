@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient, has_hung_up
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient, has_hung_up
 from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralProvider, Step, chunk, close, json_answer
 
 
@@ -133,6 +133,46 @@ async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> No
                 loop.call_later(0.8, third.set)
                 await asyncio.sleep(0.7)
     assert taken == [b"a", b"b", b"c"]
+
+
+async def test_what_came_before_a_break_is_taken_however_late() -> None:
+    second, last = asyncio.Event(), asyncio.Event()
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return False
+
+    script: list[Step] = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), last.wait, close]
+
+    async def be_slow(answer: ProviderAnswer) -> None:
+        async for _ in answer.each(take):
+            second.set()
+            while answer.content.total_bytes < 2:
+                await asyncio.sleep(0)
+            last.set()
+            while answer.content.exception() is None:
+                await asyncio.sleep(0)
+
+    async with (
+        asyncio.timeout(5),
+        LiteralProvider(script) as provider,
+        client_of(provider.url) as client,
+        await client.request("GET", "/", [], b"") as answer,
+    ):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await be_slow(answer)
+    assert taken == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(("method", "status"), [("POST", b"204 No Content"), ("HEAD", b"200 OK")])
+async def test_of_an_answer_without_a_body_nothing_is_taken(method: str, status: bytes) -> None:
+    async with (
+        LiteralProvider([b"HTTP/1.1 " + status + b"\r\n\r\n"]) as provider,
+        client_of(provider.url) as client,
+        await client.request(method, "/", [], b"") as answer,
+    ):
+        assert [None async for _ in answer.each(lambda _: False)] == []
 
 
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
