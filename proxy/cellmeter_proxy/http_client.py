@@ -10,7 +10,7 @@ Invariant: a request is written at once and whole, so that whoever fails before 
 import asyncio
 import functools
 import select
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -23,6 +23,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cellmeter_proxy.headers import RawHeaders
+from cellmeter_proxy.http_flow import Flow, Protocol, Take
 
 # Headers of real providers are small; of agents and of gateways between, less so (aiohttp's default is 8,190).
 _HEADER_LIMIT: Final = 64 * 1024
@@ -31,10 +32,6 @@ _WITHOUT_A_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE
 _JOIN_UP_TO: Final = 64 * 1024
 _SWITCHING: Final = 101
 _HANG_UP: Final = sum(getattr(select, name, 0) for name in ("POLLHUP", "POLLERR", "POLLRDHUP"))
-
-
-Take = Callable[[bytes], bool]
-"""Takes a piece of a body the moment it arrives; False where there is more to do for it than can be done at once."""
 
 
 class PeerHungUpError(aiohttp.ClientConnectionError):
@@ -54,7 +51,7 @@ class ProviderAnswer:
         self._message = message
         self._silence_s = silence_s
         # The connector makes no other.
-        self._protocol = cast("_Protocol", connection.protocol)
+        self._protocol = cast("Protocol", connection.protocol)
         self._connection: Connection | None = connection
         content.on_eof(self._release)
 
@@ -108,7 +105,7 @@ class ProviderAnswer:
             aiohttp.ClientError: it broke off.
 
         """
-        flow = _Flow(self.content, self._protocol, take, self._silence_s)
+        flow = Flow(self.content, self._protocol, take, self._silence_s)
         while await flow.left():
             yield
 
@@ -116,7 +113,7 @@ class ProviderAnswer:
         """Read no more of the answer."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            _drop(connection)
 
     async def __aenter__(self) -> Self:
         return self
@@ -133,99 +130,23 @@ class ProviderAnswer:
             return
         transport = connection.transport
         if transport is None or transport.get_write_buffer_size() or self._message.code == _SWITCHING:
-            connection.close()
+            _drop(connection)
         else:
             connection.release()
-
-
-class _Protocol(ResponseHandler):
-    """A connection that tells of what comes, at once."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.on_news: Callable[[], None] | None = None
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        # Without data this is a part of somebody's reading, which goes on by itself.
-        if data and self.on_news is not None:
-            self.on_news()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
-        # A reader says so after every piece; only what was paused has anything to resume, which is costly.
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        if self.on_news is not None:
-            self.on_news()
-
-
-class _Flow:
-    """One body on its way from its connection to whoever takes it."""
-
-    def __init__(self, content: StreamReader, protocol: _Protocol, take: Take, silence_s: float) -> None:
-        self._content = content
-        self._protocol = protocol
-        self._take = take
-        self._silence_s = silence_s
-        self._loop = asyncio.get_running_loop()
-        self._heard = self._loop.time()
-        self._waiter: asyncio.Future[bool] | None = None
-        self._listening: asyncio.TimerHandle | None = None
-
-    async def left(self) -> bool:
-        """Wait until a piece was not taken; False at the end of the body."""
-        found = self._look()
-        if found is not None:
-            return found
-        # Its own timer is set anew for every piece; ours once in a while.
-        self._protocol.read_timeout = None
-        waiter: asyncio.Future[bool] = self._loop.create_future()
-        self._waiter = waiter
-        self._protocol.on_news = self._on_news
-        self._listen()
-        try:
-            return await waiter
-        finally:
-            self._protocol.on_news = self._waiter = None
-            if self._listening is not None:
-                self._listening.cancel()
-
-    def _look(self) -> bool | None:
-        """Have everything taken that is there: whether something was left; None where more is to come."""
-        while data := self._content.read_nowait():
-            if not self._take(data):
-                return True
-        return False if self._content.at_eof() else None
-
-    def _on_news(self) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        self._heard = self._loop.time()
-        try:
-            found = self._look()
-        except Exception as error:  # noqa: BLE001 - goes to whoever waits
-            waiter.set_exception(error)
-        else:
-            if found is not None:
-                waiter.set_result(found)
-
-    def _listen(self) -> None:
-        left_s = self._heard + self._silence_s - self._loop.time()
-        if left_s > 0:
-            self._listening = self._loop.call_later(left_s, self._listen)
-        elif self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(aiohttp.SocketTimeoutError("nothing more of the answer came"))
 
 
 class _Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        factory: Any = functools.partial(_Protocol, loop=asyncio.get_running_loop())
+        factory: Any = functools.partial(Protocol, loop=asyncio.get_running_loop())
         self._factory = factory
+
+    def close_spent(self) -> None:
+        """Close the kept connections that are good for nothing: what ended one of them has often ended others."""
+        for kept in self._conns.values():
+            for protocol, _ in kept:
+                if _is_spent(protocol):
+                    protocol.close()
 
 
 class ProviderClient:
@@ -254,7 +175,10 @@ class ProviderClient:
         )
         plain_proxy = http_proxy is not None and upstream.scheme == "http"
         self._prefix = str(upstream.origin()).encode() if plain_proxy else b""
-        self._host = f"{upstream.host_port_subcomponent}".encode()
+        self._hop = [b"Host: " + f"{upstream.host_port_subcomponent}".encode()]
+        known = aiohttp.BasicAuth.from_url(URL(http_proxy)) if http_proxy and plain_proxy else None
+        if known is not None:
+            self._hop.append(b"Proxy-Authorization: " + known.encode().encode())
 
     async def __aenter__(self) -> Self:
         return self
@@ -285,7 +209,7 @@ class ProviderClient:
         try:
             message, content = await self._converse(connection, method, head, body)
         except BaseException:
-            connection.close()
+            _drop(connection)
             raise
         return ProviderAnswer(message, content, connection, self._silence_s)
 
@@ -300,7 +224,7 @@ class ProviderClient:
 
     def _head(self, method: str, target: str, headers: RawHeaders, size: int) -> bytes:
         path = self._prefix + target.encode("utf-8", "surrogateescape")
-        lines = [b"%b %b HTTP/1.1" % (method.encode(), path), b"Host: " + self._host]
+        lines = [b"%b %b HTTP/1.1" % (method.encode(), path), *self._hop]
         lines += [b"%b: %b" % header for header in headers]
         if size or method not in _WITHOUT_A_LENGTH:
             lines.append(b"Content-Length: %d" % size)
@@ -311,7 +235,8 @@ class ProviderClient:
         self, connection: Connection, method: str, head: bytes, body: bytes
     ) -> tuple[RawResponseMessage, StreamReader]:
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None or has_hung_up(transport):
+        if protocol is None or transport is None or _is_spent(protocol):
+            self._connector.close_spent()
             raise PeerHungUpError
         protocol.set_response_params(
             skip_payload=method == "HEAD",
@@ -329,12 +254,31 @@ class ProviderClient:
         return await _final_head(protocol)
 
 
+def _drop(connection: Connection) -> None:
+    """Close a connection; what of a request has not gone out is not wanted, and its provider may never take it."""
+    transport = connection.transport
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
+    connection.close()
+
+
 async def _final_head(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:
     """The head of the answer itself, after what a provider may say before it (RFC 9110 §15.2)."""
     while True:
         message, content = await protocol.read()
         if not 100 <= message.code < 200 or message.code == _SWITCHING:
             return message, content
+        if not len(protocol):
+            # The protocol takes it for the end of an answer, and listens no longer for silence.
+            protocol.start_timeout()
+
+
+def _is_spent(protocol: ResponseHandler) -> bool:
+    """Whether a connection takes no request: it has ended, or something has come that answers none.
+
+    Servers say 408 on an idle connection before they close it (https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9).
+    """
+    return protocol.transport is None or protocol.should_close or has_hung_up(protocol.transport)
 
 
 def has_hung_up(transport: asyncio.Transport) -> bool:

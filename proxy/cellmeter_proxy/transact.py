@@ -112,7 +112,11 @@ class Transactor:
                 ``transact`` may.
 
         """
-        if self._files.moved() or not (self._turn is None or self._turn.take_free()):
+        try:
+            moved = self._files.moved()
+        except OSError as error:
+            return self._failed(jobs, error)
+        if moved or not (self._turn is None or self._turn.take_free()):
             raise NotNowError
         try:
             return self._write(jobs)

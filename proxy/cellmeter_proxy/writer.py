@@ -184,6 +184,8 @@ class LogWriter:
 
     def _turn(self) -> None:
         self._scheduled = False
+        if self._away:  # since this was scheduled; it goes on when the thread comes back
+            return
         group = self._take()
         if group and group[0].aside:
             self._give_away(self._file.transact, group)

@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 
 import aiohttp
 import pytest
 from yarl import URL
 
-from cellmeter_proxy.http_client import ProviderClient, has_hung_up
-from cellmeter_proxy.testing import LAST_CHUNK, LiteralProvider, chunk, close, json_answer
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient, has_hung_up
+from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralProvider, Step, chunk, close, json_answer
 
 
 def client_of(url: str, http_proxy: str | None = None) -> ProviderClient:
@@ -62,6 +63,118 @@ async def test_what_is_said_before_the_answer_is_passed_over() -> None:
         assert await ask(provider.url) == (200, b"{}")
 
 
+async def test_silence_after_such_a_word_is_a_timeout_all_the_same() -> None:
+    async with LiteralProvider([b"HTTP/1.1 103 Early Hints\r\n\r\n", asyncio.Event().wait]) as provider:
+        with pytest.raises(aiohttp.SocketTimeoutError):
+            async with asyncio.timeout(5):
+                await ask(provider.url)
+
+
+async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -> None:
+    said, heard = asyncio.Event(), json_answer(b"", b"408 Request Timeout")
+    async with (
+        LiteralProvider([json_answer(b"1"), said.wait, heard], [json_answer(b"2")]) as provider,
+        client_of(provider.url) as client,
+    ):
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"1"]
+        connection = await client.connect()
+        protocol = connection.protocol
+        assert protocol is not None
+        connection.release()
+        said.set()
+        async with asyncio.timeout(5):
+            while not len(protocol):
+                await asyncio.sleep(0)
+        with pytest.raises(PeerHungUpError):
+            await client.request("GET", "/", [], b"")
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"2"]
+
+
+async def test_what_ended_one_idle_connection_is_met_once() -> None:
+    late = asyncio.Event()
+    answers: list[list[Step]] = [[json_answer(b"1"), late.wait, json_answer(b"", b"408 Request Timeout")]] * 3
+    async with LiteralProvider(*answers, [json_answer(b"2")]) as provider, client_of(provider.url) as client:
+        connections = [await client.connect() for _ in range(3)]
+        protocols = [connection.protocol for connection in connections]
+        for connection in connections:
+            connection.release()
+        for answer in await asyncio.gather(*(client.request("GET", "/", [], b"") for _ in range(3))):
+            assert [piece async for piece in answer.chunks()] == [b"1"]
+        late.set()
+        async with asyncio.timeout(5):
+            while not all(protocol is not None and len(protocol) for protocol in protocols):
+                await asyncio.sleep(0)
+        with pytest.raises(PeerHungUpError):
+            await client.request("GET", "/", [], b"")
+        async with await client.request("GET", "/", [], b"") as answer:
+            assert [piece async for piece in answer.chunks()] == [b"2"]
+
+
+async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> None:
+    second, third = asyncio.Event(), asyncio.Event()
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return False
+
+    script: list[Step] = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), third.wait, chunk(b"c"), LAST_CHUNK]
+    async with (
+        LiteralProvider(script) as provider,
+        ProviderClient(URL(provider.url), connect_s=1, silence_s=0.5) as client,
+        await client.request("GET", "/", [], b"") as answer,
+    ):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.1, second.set)
+        async for _ in answer.each(take):
+            if taken[-1] == b"b":
+                loop.call_later(0.8, third.set)
+                await asyncio.sleep(0.7)
+    assert taken == [b"a", b"b", b"c"]
+
+
+async def test_what_came_before_a_break_is_taken_however_late() -> None:
+    second, last = asyncio.Event(), asyncio.Event()
+    taken: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        taken.append(piece)
+        return False
+
+    script: list[Step] = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), last.wait, close]
+
+    async def be_slow(answer: ProviderAnswer) -> None:
+        async for _ in answer.each(take):
+            second.set()
+            while answer.content.total_bytes < 2:
+                await asyncio.sleep(0)
+            last.set()
+            while answer.content.exception() is None:
+                await asyncio.sleep(0)
+
+    async with (
+        asyncio.timeout(5),
+        LiteralProvider(script) as provider,
+        client_of(provider.url) as client,
+        await client.request("GET", "/", [], b"") as answer,
+    ):
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await be_slow(answer)
+    assert taken == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(("method", "status"), [("POST", b"204 No Content"), ("HEAD", b"200 OK")])
+async def test_of_an_answer_without_a_body_nothing_is_taken(method: str, status: bytes) -> None:
+    async with (
+        LiteralProvider([b"HTTP/1.1 " + status + b"\r\n\r\n"]) as provider,
+        client_of(provider.url) as client,
+        await client.request(method, "/", [], b"") as answer,
+    ):
+        assert [None async for _ in answer.each(lambda _: False)] == []
+
+
 async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
     async with LiteralProvider([b"HTTP/1.1 200 OK\r\n\r\nall of it", close]) as provider:
         assert await ask(provider.url) == (200, b"all of it")
@@ -79,6 +192,35 @@ async def test_a_plain_provider_behind_a_proxy_is_named_to_it_whole() -> None:
         proxy = network.url.removesuffix("/v1")
         assert await ask("http://api.example:81/v1", http_proxy=proxy) == (200, b"{}")
     assert network.received[0].startswith(b"POST http://api.example:81/v1/x?y HTTP/1.1\r\nHost: api.example:81\r\n")
+
+
+async def test_a_plain_provider_behind_a_proxy_with_a_password_is_reached_with_it() -> None:
+    async with LiteralProvider([json_answer(b"{}")]) as network:
+        proxy = network.url.removesuffix("/v1").replace("//", "//user:word@")
+        assert await ask("http://api.example:81/v1", http_proxy=proxy) == (200, b"{}")
+    assert b"\r\nProxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in network.received[0]
+
+
+async def test_what_has_not_gone_out_when_the_answer_comes_is_not_sent_any_more() -> None:
+    size, answered = 30_000_000, asyncio.Event()
+    came: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(json_answer(b"no", b"413 Content Too Large"))
+        await answered.wait()
+        read = 0
+        with suppress(ConnectionError):
+            while piece := await reader.read(1_000_000):
+                read += len(piece)
+        came.set_result(read)
+        writer.close()
+
+    async with asyncio.timeout(5), await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        assert await ask(f"http://{host}:{port}/v1", body=b"x" * size) == (413, b"no")
+        answered.set()
+        assert await came < size
 
 
 async def test_a_large_body_goes_whole() -> None:

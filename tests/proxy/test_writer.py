@@ -3,6 +3,8 @@
 import asyncio
 import random
 import sqlite3
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,52 @@ async def test_what_must_get_into_the_log_is_tried_again_until_it_does(tmp_path:
         while rows_on_disk(path, "SELECT state FROM calls") != [("interrupted",)]:
             await asyncio.sleep(0.02)
     assert not writer.failing
+    await writer.aclose()
+
+
+async def test_what_comes_just_before_something_is_tried_again_waits_for_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, loop, may_end = tmp_path / "a.db", asyncio.get_running_loop(), threading.Event()
+    writer = await LogWriter.open(path)
+    due: list[Callable[[], object]] = []
+
+    def keep(_: float, callback: Callable[[], object]) -> asyncio.Handle:
+        due.append(callback)
+        return asyncio.Handle(callback, (), loop)
+
+    def slowly(log: Log, call: Call) -> int:
+        may_end.wait(10)
+        return log.open_call(call)
+
+    path.rename(tmp_path / "moved.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_later", keep)
+        with pytest.raises(LogUnwritableError):
+            await writer.submit(a_call, slowly, otherwise=lambda call: call)
+    (tmp_path / "moved.db").rename(path)
+    new = writer.submit(a_call, Log.open_call)
+    due[0]()  # in the same turn of the event loop
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    may_end.set()
+    assert await new == 2
+    await writer.aclose()
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(2,)]
+
+
+async def test_a_log_whose_directory_is_another_thing_now_is_refused(tmp_path: Path) -> None:
+    place, moved = tmp_path / "place", tmp_path / "moved"
+    place.mkdir()
+    writer = await LogWriter.open(place / "a.db")
+    place.rename(moved)
+    place.write_bytes(b"")
+    async with asyncio.timeout(10):
+        with pytest.raises(LogUnwritableError, match="Not a directory"):
+            await writer.append(a_call())
+    place.unlink()
+    moved.rename(place)
+    await writer.append(a_call())
     await writer.aclose()
 
 
