@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
+HEADER_LIMIT: Final = 64 * 1024
+"""Bytes of a header. Real agents send several thousand (codex 1 kB about itself alone); aiohttp's default is 8,190."""
 
 _HOP_BY_HOP: Final = frozenset(
     {

@@ -22,11 +22,9 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from cellmeter_proxy.headers import RawHeaders
+from cellmeter_proxy.headers import HEADER_LIMIT, RawHeaders
 from cellmeter_proxy.http_flow import Flow, Protocol, Take
 
-# Headers of real providers are small; of agents and of gateways between, less so (aiohttp's default is 8,190).
-_HEADER_LIMIT: Final = 64 * 1024
 _KEEP_IDLE_S: Final = 30.0
 _WITHOUT_A_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 _JOIN_UP_TO: Final = 64 * 1024
@@ -243,8 +241,8 @@ class ProviderClient:
             read_until_eof=True,
             auto_decompress=False,
             read_timeout=self._silence_s,
-            max_line_size=_HEADER_LIMIT,
-            max_field_size=_HEADER_LIMIT,
+            max_line_size=HEADER_LIMIT,
+            max_field_size=HEADER_LIMIT,
         )
         if len(body) <= _JOIN_UP_TO:
             transport.write(head + body)

@@ -87,11 +87,6 @@ class Request:
         return not self._message.should_close
 
     @property
-    def transport(self) -> asyncio.Transport | None:
-        """The client's connection; None where it is gone."""
-        return self._protocol.transport
-
-    @property
     def has_client(self) -> bool:
         """Whether the connection is still there."""
         transport = self._protocol.transport
@@ -99,7 +94,7 @@ class Request:
 
     def invite_body(self) -> None:
         """Have the client send its body, where it waits for a word (RFC 9110 §10.1.1)."""
-        transport = self.transport
+        transport = self._protocol.transport
         if transport is not None and self.is_http_1_1 and self.headers.get("expect", "").lower() == "100-continue":
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -152,14 +147,15 @@ class Response:
     the body goes in chunks, or to the end of the connection of a client that knows none.
     """
 
-    __slots__ = ("_chunked", "_head", "_request", "_silent", "headers", "keep_alive", "status")
+    __slots__ = ("_chunked", "_head", "_reason", "_request", "_silent", "headers", "keep_alive", "status")
 
     def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], reason: bytes | None = None) -> None:
         self.status = status
         self.headers = headers
         self.keep_alive = False
         """The connection is good for another request."""
-        self._head: bytes | None = None if reason is None else reason
+        self._reason = reason
+        self._head = b""  # what of the answer waits to be sent before its body
         self._request: Request | None = None
         self._chunked = False
         self._silent = False
@@ -183,11 +179,10 @@ class Response:
         framed = self._silent or self.has_length
         self._chunked = not framed and request.is_http_1_1
         self.keep_alive = request.wants_more and (framed or self._chunked)
-        self._head = self._serialised(request, self._head)
+        self._head = self._serialised(request)
 
-    def _serialised(self, request: Request, reason: bytes | None) -> bytes:
-        if reason is None:
-            reason = _phrase(self.status)
+    def _serialised(self, request: Request) -> bytes:
+        reason = _phrase(self.status) if self._reason is None else self._reason
         version = b"1.1" if request.is_http_1_1 else b"1.0"
         lines = [b"HTTP/%b %d %b" % (version, self.status, reason)]
         lines += [b"%b: %b" % header for header in self.headers]
@@ -207,7 +202,7 @@ class Response:
             ConnectionError: the client has gone.
 
         """
-        head, self._head = self._head, None
+        head, self._head = self._head, b""
         if head and not self._begun().put(head):
             await self.drain()
 
@@ -222,8 +217,7 @@ class Response:
             return True
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        if self._head:
-            data, self._head = self._head + data, None
+        data, self._head = self._head + data, b""
         return self._begun().put(data)
 
     async def drain(self) -> None:
@@ -252,7 +246,7 @@ class Response:
             ConnectionError: the client has gone.
 
         """
-        rest, self._head = self._head or b"", None
+        rest, self._head = self._head, b""
         if self._chunked:
             self._chunked = False
             rest += _LAST_CHUNK

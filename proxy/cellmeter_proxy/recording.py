@@ -1,9 +1,9 @@
 """The rows of one call: how they are derived from its bytes, and how they get into the log.
 
-Everything heavy (decoding, parsing, hashing, redaction, compression) runs in the writer's thread, before
-the transaction. Invariant: what is stored of a call, bodies and texts, has passed the redactor; hashes are
-of the exact bytes, so that they can be compared with anybody else's. A body is stored as it came, content
-coding included, unless something in it had to be masked: then it is stored without its coding.
+Decoding, parsing, hashing and redaction come before the transaction, of a large body in a thread of their own (see
+``writer``); what is new in a body is found and compressed within it. Invariant: what is stored of a call, bodies and
+texts, has passed the redactor; hashes are of the exact bytes, so that they can be compared with anybody else's. A body
+is stored as it came, content coding included, unless something in it had to be masked: then without its coding.
 """
 
 import asyncio

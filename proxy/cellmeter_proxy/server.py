@@ -23,6 +23,7 @@ from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.commons import Commons, alone
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.headers import HEADER_LIMIT
 from cellmeter_proxy.health import health
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
@@ -39,8 +40,6 @@ from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.unreadable import unreadable_requests
 from cellmeter_proxy.writer import LogWriter
 
-# Headers of real agents reach several kilobytes (codex sends one of 1 kB about itself); aiohttp's default is 8,190.
-_HEADER_LIMIT: Final = 64 * 1024
 # Only a request whose upload failed is left unread, and its client gets this long to read why (aiohttp's default: 10).
 _LINGER_S: Final = 0.5
 _OWN: Final = "/_cellmeter/"
@@ -158,8 +157,8 @@ async def serve(
             access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
             logger=_http_logger(),
             lingering_time=_LINGER_S,
-            max_line_size=_HEADER_LIMIT,
-            max_field_size=_HEADER_LIMIT,
+            max_line_size=HEADER_LIMIT,
+            max_field_size=HEADER_LIMIT,
         )
         # aiohttp waits that long twice, and cancels what it waits for after the second time.
         runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s / 2)

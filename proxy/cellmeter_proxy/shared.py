@@ -138,7 +138,7 @@ class _DistantTill:
 
     async def take_on(self, call_id: str, session: str, cell_budget: Budget | None) -> str | None:
         if cell_budget is not None:
-            raise NotImplementedError("cells belong to a proxy of one process")
+            raise ValueError("cells belong to a proxy of one process")
         return (await self._link.ask(TakeOn(call_id=call_id, session=session), Objection)).reason
 
     def settle(self, call: Call) -> None:
