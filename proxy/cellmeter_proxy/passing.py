@@ -133,7 +133,7 @@ class Passage:
         """Do for the latest piece what takes waiting: for a slow client, or for the commit before the end."""
         backlog, self._backlog = self._backlog, b""
         await self._release(backlog)
-        if not self._deaf and self._exchange.client_gone_at is None and self._response.prepared:
+        if not self._deaf and self._exchange.client_gone_at is None and self._response.begun:
             try:
                 await self._response.drain()
             except ConnectionError:
@@ -211,7 +211,7 @@ class Passage:
         is_all = _is_all_head(exchange.request.method, self._incoming)
         if is_all:
             await self._close(exchange, self._answer)
-        await self._response.prepare(exchange.request)
+        self._response.begin(exchange.request)
         if not is_all and self._incoming.is_whole:
             return
         exchange.response = self._response

@@ -3,8 +3,8 @@
 Wiring only. Invariant: the log is closed last, after every call in flight has ended or was marked.
 """
 
+import asyncio
 import errno
-import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from aiohttp import web
 from yarl import URL
 
 from cellmeter_proxy.absorb import On429, Patience
@@ -23,10 +22,9 @@ from cellmeter_proxy.attribution import Upstream
 from cellmeter_proxy.budget import Budget, Ledger
 from cellmeter_proxy.commons import Commons, alone
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.headers import HEADER_LIMIT
 from cellmeter_proxy.health import health
 from cellmeter_proxy.http_client import ProviderClient
-from cellmeter_proxy.http_server import Handler, Reply, Request, Response, make_server
+from cellmeter_proxy.http_server import Handler, Reply, Request, Response, Server
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.log import Log, writer_name
@@ -37,11 +35,12 @@ from cellmeter_proxy.record import new_id
 from cellmeter_proxy.relay import Relay, RelayConfig
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.throttle import Throttle
-from cellmeter_proxy.unreadable import unreadable_requests
+from cellmeter_proxy.unreadable import refusing
 from cellmeter_proxy.writer import LogWriter
 
-# Only a request whose upload failed is left unread, and its client gets this long to read why (aiohttp's default: 10).
+# Only a request whose upload failed is left unread, and its client gets this long to read why.
 _LINGER_S: Final = 0.5
+_BACKLOG: Final = 1024
 _OWN: Final = "/_cellmeter/"
 _ROOT: Final = re.compile(r"/|/s/[^/]+/?")
 _READING: Final = frozenset({"GET", "HEAD"})
@@ -151,21 +150,14 @@ async def serve(
             policy=Policy(commons.till, config.granted_tools),
         )
         commons.metrics.watch_open_calls(lambda: relay.open_calls)
-        server = make_server(
+        server = Server(
             make_handler(relay, writer, commons),
-            access_log=_http_logger(),
-            access_log_class=unreadable_requests(writer, writer_name(), str(upstream.url)),
-            logger=_http_logger(),
-            lingering_time=_LINGER_S,
-            max_line_size=HEADER_LIMIT,
-            max_field_size=HEADER_LIMIT,
+            refusing(writer, writer_name(), str(upstream.url)),
+            linger_s=_LINGER_S,
         )
-        # aiohttp waits that long twice, and cancels what it waits for after the second time.
-        runner = web.ServerRunner(server, shutdown_timeout=config.shutdown_s / 2)
-        await runner.setup()
         stack.push_async_callback(relay.stop)
-        stack.push_async_callback(runner.cleanup)
-        url = await _listen(runner, config, commons.sockets)
+        stack.push_async_callback(server.shutdown, config.shutdown_s)
+        url = await _listen(server, config, commons.sockets, stack)
         yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
 
 
@@ -239,17 +231,24 @@ def _salt(log: Log) -> str:
     return log.meta("fingerprint_salt") or ""
 
 
-async def _listen(runner: web.ServerRunner, config: ProxyConfig, sockets: Sequence[socket.socket]) -> str:
+async def _listen(server: Server, config: ProxyConfig, sockets: Sequence[socket.socket], stack: AsyncExitStack) -> str:
+    """Listen for as long as the stack lasts."""
+    loop = asyncio.get_running_loop()
+    listeners = []
     try:
         for sock in sockets:
-            await web.SockSite(runner, sock).start()
+            listeners.append(await loop.create_server(server, sock=sock, backlog=_BACKLOG))
         if not sockets:
-            await web.TCPSite(runner, config.host, config.port).start()
+            listeners.append(await loop.create_server(server, config.host, config.port, backlog=_BACKLOG))
+        if config.socket_path is not None:
+            path = str(config.socket_path)
+            listeners.append(await loop.create_unix_server(server, path, backlog=_BACKLOG))
     except OSError as error:
         raise cannot_listen(error, config.host, config.port) from None
-    if config.socket_path is not None:
-        await web.UnixSite(runner, config.socket_path).start()
-    return url_of(runner.addresses[0])
+    finally:
+        for listener in listeners:
+            stack.callback(listener.close)
+    return url_of(listeners[0].sockets[0].getsockname())
 
 
 def cannot_listen(error: OSError, host: str, port: int) -> CellmeterError:
@@ -266,21 +265,6 @@ def url_of(address: Sequence[Any]) -> str:
     """``http://HOST:PORT`` of a socket's address."""
     host, port = address[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _http_logger() -> logging.Logger:
-    """Says that a request was refused, and not with which bytes: they may hold a key."""
-
-    def without_details(record: logging.LogRecord) -> bool:
-        kind = record.exc_info[0] if record.exc_info else None
-        record.msg, record.args = f"a request is not valid HTTP: {kind.__name__ if kind else record.getMessage()}", ()
-        record.exc_info = record.exc_text = None
-        return True
-
-    logger = logging.Logger("cellmeter.http")  # noqa: LOG001 - its filter shall not outlive this proxy
-    logger.parent = logging.getLogger("cellmeter")
-    logger.addFilter(without_details)
-    return logger
 
 
 def _nothing_here(request: Request) -> Response:

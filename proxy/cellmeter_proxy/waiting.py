@@ -114,7 +114,7 @@ async def _keep(exchange: Exchange, patience: Patience, stop: asyncio.Event) -> 
 async def _send_head(exchange: Exchange, filler: Filler) -> None:
     request_id = (b"x-request-id", exchange.call.call_id.encode())
     response = Response(200, [(b"Content-Type", filler.content_type), (b"Cache-Control", b"no-cache"), request_id])
-    await response.prepare(exchange.request)
+    response.begin(exchange.request)
     exchange.response = exchange.early = response
 
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient, has_hung_up
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient
 from cellmeter_proxy.testing import EVENT_STREAM, LAST_CHUNK, LiteralProvider, Step, chunk, close, json_answer
 
 
@@ -39,10 +39,10 @@ async def test_a_request_without_a_body_says_so_where_one_is_expected(method: st
 
 async def kept(client: ProviderClient) -> object:
     """The address of the connection that the next request would use."""
-    connection = await client.connect()
-    assert connection.transport is not None
-    name = connection.transport.get_extra_info("sockname")
-    connection.release()
+    wire = await client.connect()
+    assert wire.transport is not None
+    name: object = wire.transport.get_extra_info("sockname")
+    client.keep(wire)
     return name
 
 
@@ -78,13 +78,11 @@ async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -
     ):
         async with await client.request("GET", "/", [], b"") as answer:
             assert [piece async for piece in answer.chunks()] == [b"1"]
-        connection = await client.connect()
-        protocol = connection.protocol
-        assert protocol is not None
-        connection.release()
+        wire = await client.connect()
+        client.keep(wire)
         said.set()
         async with asyncio.timeout(5):
-            while not len(protocol):
+            while not wire.spent:
                 await asyncio.sleep(0)
         with pytest.raises(PeerHungUpError):
             await client.request("GET", "/", [], b"")
@@ -96,15 +94,14 @@ async def test_what_ended_one_idle_connection_is_met_once() -> None:
     late = asyncio.Event()
     answers: list[list[Step]] = [[json_answer(b"1"), late.wait, json_answer(b"", b"408 Request Timeout")]] * 3
     async with LiteralProvider(*answers, [json_answer(b"2")]) as provider, client_of(provider.url) as client:
-        connections = [await client.connect() for _ in range(3)]
-        protocols = [connection.protocol for connection in connections]
-        for connection in connections:
-            connection.release()
+        wires = [await client.connect() for _ in range(3)]
+        for wire in wires:
+            client.keep(wire)
         for answer in await asyncio.gather(*(client.request("GET", "/", [], b"") for _ in range(3))):
             assert [piece async for piece in answer.chunks()] == [b"1"]
         late.set()
         async with asyncio.timeout(5):
-            while not all(protocol is not None and len(protocol) for protocol in protocols):
+            while not all(wire.spent for wire in wires):
                 await asyncio.sleep(0)
         with pytest.raises(PeerHungUpError):
             await client.request("GET", "/", [], b"")
@@ -235,12 +232,13 @@ def chunk_answer() -> bytes:
 
 
 async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -> None:
-    loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        transport, _ = await loop.create_connection(asyncio.Protocol, *listener.getsockname())
-        peer, _ = listener.accept()
-    assert not has_hung_up(transport)
-    peer.close()
-    assert has_hung_up(transport)
-    transport.close()
-    assert has_hung_up(transport)
+        host, port = listener.getsockname()
+        async with client_of(f"http://{host}:{port}/v1") as client:
+            wire = await client.connect()
+            peer, _ = listener.accept()
+            assert not wire.is_spent()
+            peer.close()
+            assert wire.is_spent()
+            wire.close()
+            assert wire.is_spent()

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp.connector import Connection
 from yarl import URL
 
 from cellmeter_proxy.http_client import ProviderClient
+from cellmeter_proxy.http_flow import Wire
 from cellmeter_proxy.outcome import Limits
 from cellmeter_proxy.record import Attempt
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
@@ -23,12 +23,12 @@ class Tampering(ProviderClient):
         self._provider = provider
         self._at = at
 
-    async def connect(self) -> Connection:
-        connection = await super().connect()
+    async def connect(self) -> Wire:
+        wire = await super().connect()
         self.tries += 1
         if self.tries in self._at:
             await self._provider.hang_up()
-        return connection
+        return wire
 
 
 @asynccontextmanager
