@@ -16,7 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from cellmeter_proxy.attach import Playable, Tape, Tapes
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import RawHeaders
-from cellmeter_proxy.http_flow import Take
+from cellmeter_proxy.http_answer import Take
 from cellmeter_proxy.link import Link, LinkLostError
 from cellmeter_proxy.messages import (
     AnswerHead,
@@ -107,7 +107,7 @@ class _DistantAnswer:
         return self.head.status
 
     @property
-    def reason(self) -> str:
+    def reason(self) -> bytes:
         return self.head.reason
 
     @property

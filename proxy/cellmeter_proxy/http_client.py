@@ -1,7 +1,7 @@
-"""Requests and answers on connections to a provider: aiohttp's connector and parser, without its request objects.
+"""Requests to a provider, on connections of aiohttp's connector.
 
-aiohttp resolves names, makes TLS connections, goes through proxies and parses what comes; the request is written, and
-the answer read, here: bytes of headers go as they came, and nothing is added, repeated, followed or remembered.
+aiohttp resolves names, makes TLS connections and goes through proxies; the request is written here: bytes of headers go
+as they came, and nothing is added, repeated, followed or remembered.
 
 Invariant: a request is written at once and whole, so that whoever fails before that has sent nothing.
 """
@@ -9,7 +9,6 @@ Invariant: a request is written at once and whole, so that whoever fails before 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,7 +16,8 @@ import aiohttp
 from yarl import URL
 
 from cellmeter_proxy.headers import RawHeaders
-from cellmeter_proxy.http_flow import Flow, Head, Take, Wire
+from cellmeter_proxy.http_answer import ProviderAnswer
+from cellmeter_proxy.http_wire import Wire
 
 _KEEP_IDLE_S: Final = 30.0
 _WITHOUT_A_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
@@ -26,78 +26,6 @@ _JOIN_UP_TO: Final = 64 * 1024
 
 class PeerHungUpError(aiohttp.ClientConnectionError):
     """The other side had closed the connection before anything of the request was written to it."""
-
-
-class ProviderAnswer:
-    """An answer whose head has come. Leaving its context closes the connection, unless the answer has ended."""
-
-    __slots__ = ("_client", "_wire", "content", "headers", "raw_headers", "reason", "status")
-
-    def __init__(self, head: Head, wire: Wire, client: "ProviderClient") -> None:
-        message, content = head
-        self.status: int = message.code
-        self.reason: str = message.reason
-        """The phrase after the status."""
-        self.headers = message.headers
-        """By name in any case."""
-        self.raw_headers: RawHeaders = message.raw_headers
-        """As received."""
-        self.content = content
-        """The body, as it comes."""
-        self._client = client
-        self._wire: Wire | None = wire
-        content.on_eof(self._release)
-
-    @property
-    def is_whole(self) -> bool:
-        """Nothing of the body is still to come."""
-        return self.content.is_eof()
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece as it arrives.
-
-        Raises:
-            TimeoutError: the provider fell silent.
-            aiohttp.ClientError: it broke off.
-
-        """
-        while chunk := await self.content.readany():
-            yield chunk
-
-    async def each(self, take: Take) -> AsyncIterator[None]:
-        """Have the body taken piece by piece as it arrives; the iterator yields for each piece that ``take`` left.
-
-        A token of a stream need not wait for a task to be woken: it is taken in the event loop's own callback. Nothing
-        more is taken until the iterator is asked on.
-
-        Raises:
-            TimeoutError: the provider fell silent.
-            aiohttp.ClientError: it broke off.
-
-        """
-        flow = Flow(self.content, self._wire, take)
-        while await flow.left():
-            yield
-
-    def close(self) -> None:
-        """Read no more of the answer."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _release(self) -> None:
-        """The answer has ended; its connection may take another request, unless it has not taken all of this one."""
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            self._client.keep(wire)
 
 
 class ProviderClient:
@@ -168,11 +96,10 @@ class ProviderClient:
                 raise PeerHungUpError
             if len(body) <= _JOIN_UP_TO:
                 head, body = head + body, b""
-            answered = await wire.ask(head, body, bodiless=method == "HEAD")
+            return await wire.ask(head, body, bodiless=method == "HEAD").head
         except BaseException:
             wire.close()
             raise
-        return ProviderAnswer(answered, wire, self)
 
     async def connect(self) -> Wire:
         """A connection to the provider, kept from before or new.
@@ -187,15 +114,11 @@ class ProviderClient:
             if since >= oldest and wire.transport is not None:
                 return wire
             wire.close()
-        return Wire(await self._connector.connect(self._destination, [], self._timeout), self._silence_s)
+        made = await self._connector.connect(self._destination, [], self._timeout)
+        return Wire(made, self._silence_s, self.keep)
 
     def keep(self, wire: Wire) -> None:
-        """Take a connection back whose answer has ended."""
-        transport = wire.transport
-        if wire.spent or transport is None or transport.get_write_buffer_size():
-            wire.close()
-            return
-        wire.rest()
+        """Take a connection back that is good for another request."""
         self._idle.append((wire, time.monotonic()))
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(_KEEP_IDLE_S, self._close_old)

@@ -169,7 +169,7 @@ class AnswerHead(_Message, frozen=True, kw_only=True):
     """The head of the provider's answer, as received."""
 
     status: int
-    reason: str
+    reason: bytes
     headers: list[tuple[bytes, bytes]]
     asked: bool
     """Usage was asked for in the client's place."""

@@ -55,7 +55,7 @@ class Passage:
         self._response = exchange.early or Response(
             upstream.status,
             answer_headers(upstream.raw_headers, shortened=self._watcher.strips),
-            printable(upstream.reason.encode("utf-8", "surrogateescape")),
+            printable(upstream.reason),
         )
         self._envelope: Envelope | None = None
         if exchange.early is not None:

@@ -20,8 +20,8 @@ from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, request_headers
-from cellmeter_proxy.http_client import PeerHungUpError, ProviderAnswer, ProviderClient
-from cellmeter_proxy.http_flow import Take
+from cellmeter_proxy.http_answer import ProviderAnswer, Take
+from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
 from cellmeter_proxy.record import Attempt, now_us
@@ -73,7 +73,7 @@ class ProviderResponse(Protocol):
     @property
     def status(self) -> int: ...
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> bytes: ...
     @property
     def headers(self) -> CIMultiDictProxy[str]: ...
     @property

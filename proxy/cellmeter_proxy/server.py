@@ -234,10 +234,9 @@ def _salt(log: Log) -> str:
 async def _listen(server: Server, config: ProxyConfig, sockets: Sequence[socket.socket], stack: AsyncExitStack) -> str:
     """Listen for as long as the stack lasts."""
     loop = asyncio.get_running_loop()
-    listeners = []
+    listeners: list[asyncio.Server] = []
     try:
-        for sock in sockets:
-            listeners.append(await loop.create_server(server, sock=sock, backlog=_BACKLOG))
+        listeners += [await loop.create_server(server, sock=sock, backlog=_BACKLOG) for sock in sockets]
         if not sockets:
             listeners.append(await loop.create_server(server, config.host, config.port, backlog=_BACKLOG))
         if config.socket_path is not None:

@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from cellmeter_proxy.http_client import ProviderClient
-from cellmeter_proxy.http_flow import Wire
+from cellmeter_proxy.http_wire import Wire
 from cellmeter_proxy.outcome import Limits
 from cellmeter_proxy.record import Attempt
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
