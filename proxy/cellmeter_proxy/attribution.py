@@ -72,7 +72,7 @@ class Refusal:
 
 def split_session(path: str) -> tuple[str | None, str]:
     """The session that a raw path names, percent-decoded, and the path without it."""
-    match = _SESSION_PATH.match(path)
+    match = _SESSION_PATH.match(path) if path.startswith("/s/") else None
     name = "" if match is None else unquote(match[1])
     if match is None or not name.isprintable() or len(name) > _LONGEST_NAME:
         return None, path
@@ -93,8 +93,9 @@ def client_session(headers: Mapping[str, str]) -> str | None:
 
 
 def admit(
+    named: str | None,
     path: str,
-    headers: Mapping[str, str],
+    key: str | None,
     *,
     keys: KeyRing,
     cells_only: bool,
@@ -104,16 +105,15 @@ def admit(
     """Decide whose call a request is.
 
     Args:
-        path: the raw path, with the session prefix if there is one.
-        headers: case-insensitive.
+        named: the session that its path names, if any.
+        path: the raw path without it (see ``split_session``).
+        key: that came with it (see ``presented_key``).
         keys: the virtual keys in force.
         cells_only: refuse what has no virtual key, as a sweep does.
         upstream: where admitted calls go.
         session_of: names the session of a call that belongs to no cell (see ``session_of``).
 
     """
-    named, path = split_session(path)
-    key = presented_key(headers)
     cell = keys.find(key) if key else None
     session = cell.session if cell else session_of(named, key)
     if cell is not None:

@@ -7,7 +7,6 @@ hands on what they say. Invariant: a borrowed answer breaks off where its lender
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
 import aiohttp
@@ -141,16 +140,12 @@ class _DistantAnswer:
             if not take(chunk):
                 yield
 
+    def take_all(self) -> bytes:
+        """Nothing: every piece is asked for."""
+        return b""
+
     def close(self) -> None:
         """Nothing: it is its lender's to close."""
-
-    async def __aenter__(self) -> object:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
 
 class Lender:

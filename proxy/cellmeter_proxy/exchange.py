@@ -13,7 +13,7 @@ from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
 
 
-@dataclass
+@dataclass(slots=True)
 class Exchange:
     """One call while it lasts."""
 
@@ -41,15 +41,26 @@ class Exchange:
     """How many clients have joined this call after its own had left."""
     attached_to: str | None = None
     """The call that this one has joined."""
-    ends: ExitStack = field(default_factory=ExitStack)
-    """What ends with the call."""
     closed: bool = False
     """The row is closed and committed."""
+    _ends: ExitStack | None = None
 
     @property
     def awaited(self) -> bool:
         """Somebody still waits for the answer."""
         return self.client_gone_at is None or self.followers > 0
+
+    @property
+    def ends(self) -> ExitStack:
+        """What ends with the call."""
+        if self._ends is None:
+            self._ends = ExitStack()
+        return self._ends
+
+    def end(self) -> None:
+        """The call is over."""
+        if self._ends is not None:
+            self._ends.close()
 
     def ms(self) -> float:
         """Milliseconds since the whole request had been received."""
@@ -57,11 +68,11 @@ class Exchange:
 
     async def opened(self) -> Call:
         """The row as written, after its commit. Whoever waits may be cancelled; the row may not."""
-        self.call = await asyncio.shield(self.opening)
+        self.call = self.opening.result() if self.opening.done() else await asyncio.shield(self.opening)
         return self.call
 
 
-@dataclass
+@dataclass(slots=True)
 class Upload:
     """The body of a request as it came."""
 

@@ -34,6 +34,24 @@ _IDENTITY: Final = (b"Accept-Encoding", b"identity")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
+class RequestHeaders:
+    """The headers of a request on their way to a provider, as bytes that are made once."""
+
+    __slots__ = ("_made", "_raw")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self._raw = raw
+        self._made: dict[tuple[str | None, bool], bytes] = {}
+
+    def lines(self, key: str | None, *, identity: bool = False) -> bytes:
+        """The header lines, each with its end; see ``request_headers``."""
+        made = self._made.get((key, identity))
+        if made is None:
+            headers = request_headers(self._raw, key, identity=identity)
+            made = self._made[key, identity] = b"".join([b"%b: %b\r\n" % header for header in headers])
+        return made
+
+
 def request_headers(raw: RawHeaders, key: str | None, *, identity: bool = False) -> list[tuple[bytes, bytes]]:
     """The headers of a request as the provider shall see them.
 

@@ -148,6 +148,10 @@ class ProviderAnswer:
         while await self._left(take):
             yield
 
+    def take_all(self) -> bytes:
+        """What has come of the body and was not taken."""
+        return self._joined() if self._pieces else b""
+
     def close(self) -> None:
         """Read no more of the answer."""
         line, self._line, self._parser = self._line, None, None

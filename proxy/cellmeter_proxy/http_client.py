@@ -15,7 +15,6 @@ from typing import Final, Self
 import aiohttp
 from yarl import URL
 
-from cellmeter_proxy.headers import RawHeaders
 from cellmeter_proxy.http_answer import ProviderAnswer
 from cellmeter_proxy.http_wire import Wire
 
@@ -54,10 +53,10 @@ class ProviderClient:
         )
         plain_proxy = http_proxy is not None and upstream.scheme == "http"
         self._prefix = str(upstream.origin()).encode() if plain_proxy else b""
-        self._hop = b"\r\nHost: " + f"{upstream.host_port_subcomponent}".encode()
+        self._hop = f" HTTP/1.1\r\nHost: {upstream.host_port_subcomponent}\r\n".encode()
         known = aiohttp.BasicAuth.from_url(URL(http_proxy)) if http_proxy and plain_proxy else None
         if known is not None:
-            self._hop += b"\r\nProxy-Authorization: " + known.encode().encode()
+            self._hop += f"Proxy-Authorization: {known.encode()}\r\n".encode()
         self._idle: deque[tuple[Wire, float]] = deque()
         """Connections that are kept, and since when; the one that was used last is at the end."""
         self._sweep: asyncio.TimerHandle | None = None
@@ -72,13 +71,13 @@ class ProviderClient:
             self._sweep.cancel()
         await self._session.close()
 
-    async def request(self, method: str, target: str, headers: RawHeaders, body: bytes) -> ProviderAnswer:
+    async def request(self, method: str, target: str, headers: bytes, body: bytes) -> ProviderAnswer:
         """Send a request, and wait for the head of its answer.
 
         Args:
             method: as the client gave it.
             target: path and query.
-            headers: end to end ones; Host and Content-Length are added.
+            headers: the lines of the end to end ones; Host and Content-Length are added.
             body: whole.
 
         Raises:
@@ -88,7 +87,9 @@ class ProviderClient:
             aiohttp.http_exceptions.HttpProcessingError: what came is not HTTP.
 
         """
-        head = self._head(method, target, headers, len(body))
+        path = target.encode("utf-8", "surrogateescape")
+        length = b"Content-Length: %d\r\n" % len(body) if body or method not in _WITHOUT_A_LENGTH else b""
+        head = b"%b %b%b%b%b%b\r\n" % (method.encode(), self._prefix, path, self._hop, headers, length)
         wire = await self.connect()
         try:
             if wire.is_spent():
@@ -141,12 +142,3 @@ class ProviderClient:
                 wire.close()
             else:
                 self._idle.append((wire, since))
-
-    def _head(self, method: str, target: str, headers: RawHeaders, size: int) -> bytes:
-        path = self._prefix + target.encode("utf-8", "surrogateescape")
-        lines = [b"%b %b HTTP/1.1%b" % (method.encode(), path, self._hop)]
-        lines += [b"%b: %b" % header for header in headers]
-        if size or method not in _WITHOUT_A_LENGTH:
-            lines.append(b"Content-Length: %d" % size)
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)

@@ -76,6 +76,8 @@ class Passage:
     async def run(self) -> Response:
         """Pass the answer on to its end, and close the row on the way."""
         exchange = self._exchange
+        if self._incoming.is_whole and self._envelope is None:
+            return await self._pass_whole()
         await self._release_head()
         broken = await self._pass_body()
         held = self._watcher.finish()
@@ -89,13 +91,26 @@ class Passage:
             exchange.request.break_off()
         return self._response
 
+    async def _pass_whole(self) -> Response:
+        """Pass on an answer that is there already: the row first, then all of it at once."""
+        exchange, response = self._exchange, self._response
+        data = self._incoming.take_all()
+        out = self._feed(data) if data else b""
+        out += self._watcher.finish()
+        await self._close(exchange, self._answer)
+        response.begin(exchange.request)
+        if exchange.client_gone_at is None:
+            exchange.response = response
+            try:
+                await response.end(out)
+            except ConnectionError:
+                exchange.client_gone_at = now_us()
+                await self._close(exchange, self._answer)
+        return response
+
     async def _pass_body(self) -> Broken | None:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
         exchange = self._exchange
-        if self._incoming.is_whole:
-            async for _ in self._incoming.each(self._pass_at_once):
-                await self._go_on()
-            return None
         patience = asyncio.timeout(None)
         try:
             async with patience, self._looking(patience):
@@ -116,11 +131,10 @@ class Passage:
     def _pass_at_once(self, chunk: bytes) -> bool:
         """Pass a piece on the moment it comes; False where there is more to do than that."""
         exchange = self._exchange
-        out = self._feed(chunk)
+        out = self._watcher.feed(chunk, exchange.ms()) if self._recognised else self._feed(chunk)
         if exchange.closed or not exchange.awaited:
             self._drained += len(chunk)
         elif self._envelope is None and exchange.client_gone_at is None and not self._watcher.terminal:
-            exchange.response = self._response
             try:
                 return self._response.put(out)
             except ConnectionError:
@@ -204,7 +218,7 @@ class Passage:
         self._answered = self._exchange.client_gone_at is None
 
     async def _release_head(self) -> None:
-        """Let the head go ahead of a body that is still to come; else the two go together."""
+        """Let the head go ahead of a body that is still to come."""
         exchange = self._exchange
         if exchange.early is not None:
             return
@@ -212,8 +226,6 @@ class Passage:
         if is_all:
             await self._close(exchange, self._answer)
         self._response.begin(exchange.request)
-        if not is_all and self._incoming.is_whole:
-            return
         exchange.response = self._response
         try:
             await self._response.flush()

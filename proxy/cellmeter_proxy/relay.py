@@ -17,7 +17,7 @@ import dataclasses
 import logging
 import time
 import traceback
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Final
@@ -25,13 +25,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from cellmeter_proxy.absorb import On429, Patience
-from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, client_session, session_of
+from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, session_of
 from cellmeter_proxy.commons import Commons
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_server import Reply, Request, Response
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.late import answer_late
+from cellmeter_proxy.letterhead import Letterhead, Letterheads
 from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.outcome import TOLD_LATE, Broken, Limits
 from cellmeter_proxy.passing import Drain, Passage
@@ -39,18 +40,16 @@ from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer, close_call, open_call
-from cellmeter_proxy.redact import Redactors, credentials
+from cellmeter_proxy.redact import Redactors
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
 from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.waiting import ClientGoneError
-from cellmeter_proxy.wire import dialect_of
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
 # Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
 _ROWS_S: Final = 15.0
-_MAX_RETRIES_DIGITS: Final = 9
 _SWITCHING: Final = 101
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
@@ -102,6 +101,10 @@ class Relay:
         self._policy = policy
         self._accountant = commons.accountant
         self._config = config
+        self._limits = config.limits
+        self._drain = Drain(config.drain_s, config.drain_bytes)
+        self._upstream = str(config.upstream.url)
+        self._letterheads = Letterheads(config.upstream)
         # The fingerprint of a key is slow to work out, and asked for with every call.
         self._session_of = lru_cache(1024)(partial(session_of, salt=config.salt))
         self._writer = writer
@@ -131,14 +134,16 @@ class Relay:
         upload = Upload()
         task = _this_task()
         self._tasks.add(task)
+        head = self._letterheads.of(request)
         try:
             await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
-            await self._interrupt(self._begin(request, upload, self._admit(request), started_at))
+            await self._interrupt(self._begin(request, head, upload, self._admit(head), started_at))
             raise
         else:
-            admission = self._admit(request)
-            return await self._serve(self._begin(request, upload, admission, started_at), admission, upload)
+            admission = self._admit(head)
+            exchange = self._begin(request, head, upload, admission, started_at)
+            return await self._serve(exchange, head, admission, upload.trouble)
         finally:
             self._tasks.discard(task)
 
@@ -154,46 +159,45 @@ class Relay:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_ROWS_S)
 
-    def _admit(self, request: Request) -> Admission | Refusal:
+    def _admit(self, head: Letterhead) -> Admission | Refusal:
         return admit(
-            request.path,
-            request.headers,
+            head.named,
+            head.path,
+            head.key,
             keys=self._keys,
             cells_only=self._config.cells_only,
             upstream=self._config.upstream,
             session_of=self._session_of,
         )
 
-    def _begin(self, request: Request, upload: Upload, admission: Admission | Refusal, started_at: int) -> Exchange:
+    def _begin(
+        self, request: Request, head: Letterhead, upload: Upload, admission: Admission | Refusal, started_at: int
+    ) -> Exchange:
         """Describe the request and have its row opened; the commit overlaps with the provider's own time."""
         began = time.perf_counter()
-        retries = request.headers.get("x-stainless-retry-count", "")
+        cell = admission.cell
         call = Call(
             call_id=new_id(),
             session=admission.session,
-            cell_id=admission.cell.cell_id if admission.cell else None,
-            cell_attempt=admission.cell.attempt if admission.cell else None,
+            cell_id=cell.cell_id if cell else None,
+            cell_attempt=cell.attempt if cell else None,
             writer=self._config.writer_name,
             method=request.method,
-            endpoint=admission.path,
-            dialect=dialect_of(request.method, admission.path),
-            upstream=str(self._config.upstream.url),
-            request_encoding=request.headers.get("Content-Encoding"),
+            endpoint=head.path,
+            dialect=head.dialect,
+            upstream=self._upstream,
+            request_encoding=head.encoding,
             started_at=started_at,
-            retry_number=int(retries) if retries.isdecimal() and len(retries) <= _MAX_RETRIES_DIGITS else None,
-            user_agent=request.headers.get("User-Agent"),
-            client_session=client_session(request.headers),
+            retry_number=head.retries,
+            user_agent=head.user_agent,
+            client_session=head.client_session,
         )
-        redactor = self._redactors.of(self._secrets(request, admission))
+        redactor = self._redactors.of(head.secrets)
         body = upload.body
         refused = upload.trouble is not None or isinstance(admission, Refusal)
         asking = None if refused else self._asking(call, body)
         opening = open_call(self._writer, call, body, redactor, sent=asking)
         return Exchange(request, body, call, redactor, began, opening, asking)
-
-    def _secrets(self, request: Request, admission: Admission | Refusal) -> list[str]:
-        known = (admission.key, self._config.upstream.key)
-        return [*filter(None, known), *credentials(request.headers.items(), request.query)]
 
     def _asking(self, call: Call, body: bytes) -> bytes | None:
         """The body with usage asked for, where the client does not ask itself."""
@@ -202,18 +206,19 @@ class Relay:
         asking = add_include_usage(body)
         return asking if asking is not None and self._sender.may_ask(body) else None
 
-    async def _serve(self, exchange: Exchange, admission: Admission | Refusal, upload: Upload) -> Response:
+    async def _serve(
+        self, exchange: Exchange, head: Letterhead, admission: Admission | Refusal, trouble: Exception | None
+    ) -> Response:
         """Whatever happens, the row is closed before this is over."""
         try:
-            if upload.trouble is not None:
-                return await self._reject_upload(exchange, upload.trouble)
+            if trouble is not None:
+                return await self._reject_upload(exchange, trouble)
             if isinstance(admission, Refusal):
                 return await self._refuse(exchange, admission)
             objection = await self._policy.objection(exchange, admission.cell.budget if admission.cell else None)
             if objection is not None:
                 return await self._object(exchange, objection)
-            with exchange.ends:
-                return await self._relay(exchange, admission)
+            return await self._relay(exchange, head, admission.upstream_key)
         except LogUnwritableError as error:
             return self._unrecordable(exchange, error)
         except asyncio.CancelledError:
@@ -222,21 +227,15 @@ class Relay:
         except Exception as error:  # noqa: BLE001 - a bug of ours must cost neither the row nor the proxy
             return await self._fail(exchange, error)
         finally:
+            exchange.end()
             self._policy.till.release(exchange.call.call_id)
 
-    async def _relay(self, exchange: Exchange, admission: Admission) -> Response:
-        request = exchange.request
+    async def _relay(self, exchange: Exchange, head: Letterhead, key: str | None) -> Response:
         if self._writer.failing:
             # An agent that tries again and again after our 503 would be billed for every try.
             await exchange.opened()
-        outgoing = Outgoing(
-            request.method,
-            self._config.upstream.target(admission.path, request.query),
-            request.raw_headers,
-            admission.upstream_key,
-            exchange.body,
-            exchange.asking,
-        )
+        method = exchange.request.method
+        outgoing = Outgoing(method, head.target, head.headers, key, exchange.body, exchange.asking)
         try:
             incoming = await self._persistence.send(exchange, outgoing)
         except ClientGoneError:
@@ -245,8 +244,7 @@ class Relay:
             await exchange.opened()
             broken = error.broken
             return await self._reply(exchange, broken.status, broken.outcome, broken.reason, broken.outcome)
-        # An answer that was joined is read, and its connection closed, by the call that it belongs to.
-        async with incoming.response if exchange.attached_to is None else nullcontext():
+        try:
             call = await exchange.opened()
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
@@ -255,8 +253,11 @@ class Relay:
             if incoming.response.status == _SWITCHING:
                 reason = "the provider switched to another protocol, which nobody had asked for"
                 return await self._reply(exchange, 502, "upstream_unreachable", reason, "upstream_unreachable")
-            drain = Drain(self._config.drain_s, self._config.drain_bytes)
-            return await Passage(exchange, incoming, self._config.limits, drain, self._close_answer).run()
+            return await Passage(exchange, incoming, self._limits, self._drain, self._close_answer).run()
+        finally:
+            # An answer that was joined is read, and its connection closed, by the call that it belongs to.
+            if exchange.attached_to is None:
+                incoming.response.close()
 
     async def _let_go(self, exchange: Exchange) -> Response:
         """Nobody waits any longer for a call that was to be tried again."""
@@ -341,8 +342,14 @@ class Relay:
         await self._commit(exchange, row, None)
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
-        row = replace(row, ended_at=now_us(), latency_ms=exchange.ms(), client_gone_at=exchange.client_gone_at)
-        row = replace(row, queue_ms=exchange.queue_ms, attached_to=exchange.attached_to)
+        row = replace(
+            row,
+            ended_at=now_us(),
+            latency_ms=exchange.ms(),
+            client_gone_at=exchange.client_gone_at,
+            queue_ms=exchange.queue_ms,
+            attached_to=exchange.attached_to,
+        )
         asked = time.perf_counter()
         price = self._accountant.priced
         row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor, price=price)

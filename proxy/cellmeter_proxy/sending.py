@@ -9,7 +9,6 @@ forbids a proxy to repeat a POST that may have been processed.
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Protocol
 
 import aiohttp
@@ -19,8 +18,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
-from cellmeter_proxy.headers import RawHeaders, request_headers
-from cellmeter_proxy.http_answer import ProviderAnswer, Take
+from cellmeter_proxy.headers import RawHeaders, RequestHeaders
+from cellmeter_proxy.http_answer import Take
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
@@ -56,8 +55,7 @@ class Outgoing:
     method: str
     target: str
     """Path and query at the provider."""
-    headers: RawHeaders
-    """As received."""
+    headers: RequestHeaders
     key: str | None
     """The provider's key to put in place of the client's; None leaves the client's own."""
     body: bytes
@@ -82,11 +80,8 @@ class ProviderResponse(Protocol):
     def is_whole(self) -> bool: ...
     def chunks(self) -> AsyncIterator[bytes]: ...
     def each(self, take: Take) -> AsyncIterator[None]: ...
+    def take_all(self) -> bytes: ...
     def close(self) -> None: ...
-    async def __aenter__(self) -> object: ...
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +105,11 @@ class Incoming:
             yield
         async for _ in self.response.each(take):
             yield
+
+    def take_all(self) -> bytes:
+        """The body of an answer that is whole, or what is left of it."""
+        rest = self.response.take_all()
+        return self.read + rest if self.read else rest
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives."""
@@ -201,39 +201,41 @@ class Sender:
 
     async def _once(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
         content = outgoing.asking if asking and outgoing.asking is not None else outgoing.body
-        attempt = Attempt(call_id=call_id, n=len(attempts) + 1, started_at=now_us())
+        n, started_at = len(attempts) + 1, now_us()
         began = time.perf_counter()
         try:
             response = await self._client.request(
                 outgoing.method,
                 outgoing.target,
-                request_headers(outgoing.headers, outgoing.key, identity=asking or outgoing.identity),
+                outgoing.headers.lines(outgoing.key, identity=asking or outgoing.identity),
                 content,
             )
         except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             unsent = isinstance(error, PeerHungUpError)
             broken = no_answer(error, self._upstream, self._limits)
             reason = _STALE if unsent else broken.reason
-            attempts.append(replace(attempt, latency_ms=_ms_since(began), error=reason))
+            latency_ms = _ms_since(began)
+            attempts.append(Attempt(call_id=call_id, n=n, started_at=started_at, latency_ms=latency_ms, error=reason))
             raise NoAnswerError(broken, unsent=unsent, unreached=_may_connect_later(error)) from error
-        attempts.append(_answered(attempt, response, _ms_since(began)))
+        headers = response.headers
+        attempts.append(
+            Attempt(
+                call_id=call_id,
+                n=n,
+                started_at=started_at,
+                status=response.status,
+                retry_after_ms=retry_after_ms(headers, now_us()),
+                ratelimit=rate_limits(headers),
+                request_id=request_id(headers),
+                latency_ms=_ms_since(began),
+            )
+        )
         return Incoming(response, asked=asking)
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The provider's name for the request, under whichever header it uses."""
     return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
-
-
-def _answered(attempt: Attempt, response: ProviderAnswer, latency_ms: float) -> Attempt:
-    return replace(
-        attempt,
-        status=response.status,
-        retry_after_ms=retry_after_ms(response.headers, now_us()),
-        ratelimit=rate_limits(response.headers),
-        request_id=request_id(response.headers),
-        latency_ms=latency_ms,
-    )
 
 
 def _may_connect_later(error: Exception) -> bool:

@@ -30,8 +30,8 @@ def decide(
     upstream: Upstream = UPSTREAM,
 ) -> Admission | Refusal:
     return admit(
-        path,
-        CIMultiDict(headers or {}),
+        *split_session(path),
+        presented_key(CIMultiDict(headers or {})),
         keys=keys or KeyRing(),
         cells_only=cells_only,
         upstream=upstream,

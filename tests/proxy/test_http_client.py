@@ -18,13 +18,13 @@ def client_of(url: str, http_proxy: str | None = None) -> ProviderClient:
 
 
 async def ask(url: str, method: str = "POST", body: bytes = b"x", http_proxy: str | None = None) -> tuple[int, bytes]:
-    async with client_of(url, http_proxy) as client, await client.request(method, "/v1/x?y", [], body) as answer:
+    async with client_of(url, http_proxy) as client, await client.request(method, "/v1/x?y", b"", body) as answer:
         return answer.status, b"".join([piece async for piece in answer.chunks()])
 
 
 async def test_a_request_is_sent_as_given_with_its_host_and_length() -> None:
     async with LiteralProvider([json_answer(b"{}")]) as provider, client_of(provider.url) as client:
-        headers = [(b"x-A", b"\xff"), (b"X-a", b"2")]
+        headers = b"x-A: \xff\r\nX-a: 2\r\n"
         (await client.request("POST", "/v1/a%2Fb?q=%20", headers, b"body")).close()
     host = provider.url.removeprefix("http://").removesuffix("/v1").encode()
     head = b"POST /v1/a%2Fb?q=%20 HTTP/1.1\r\nHost: " + host + b"\r\nx-A: \xff\r\nX-a: 2\r\nContent-Length: 4\r\n\r\n"
@@ -51,10 +51,10 @@ async def test_a_connection_is_kept_after_a_whole_answer_and_closed_when_one_is_
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
     async with LiteralProvider([json_answer(b"{}")], [half]) as provider, client_of(provider.url) as client:
         first = await kept(client)
-        async with await client.request("GET", "/", [], b"") as answer:
+        async with await client.request("GET", "/", b"", b"") as answer:
             assert [piece async for piece in answer.chunks()] == [b"{}"]
         assert await kept(client) == first
-        (await client.request("GET", "/", [], b"")).close()
+        (await client.request("GET", "/", b"", b"")).close()
         assert await kept(client) != first
 
 
@@ -77,7 +77,7 @@ async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -
         LiteralProvider([json_answer(b"1"), said.wait, heard], [json_answer(b"2")]) as provider,
         client_of(provider.url) as client,
     ):
-        async with await client.request("GET", "/", [], b"") as answer:
+        async with await client.request("GET", "/", b"", b"") as answer:
             assert [piece async for piece in answer.chunks()] == [b"1"]
         wire = await client.connect()
         client.keep(wire)
@@ -86,8 +86,8 @@ async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -
             while not wire.spent:
                 await asyncio.sleep(0)
         with pytest.raises(PeerHungUpError):
-            await client.request("GET", "/", [], b"")
-        async with await client.request("GET", "/", [], b"") as answer:
+            await client.request("GET", "/", b"", b"")
+        async with await client.request("GET", "/", b"", b"") as answer:
             assert [piece async for piece in answer.chunks()] == [b"2"]
 
 
@@ -98,15 +98,15 @@ async def test_what_ended_one_idle_connection_is_met_once() -> None:
         wires = [await client.connect() for _ in range(3)]
         for wire in wires:
             client.keep(wire)
-        for answer in await asyncio.gather(*(client.request("GET", "/", [], b"") for _ in range(3))):
+        for answer in await asyncio.gather(*(client.request("GET", "/", b"", b"") for _ in range(3))):
             assert [piece async for piece in answer.chunks()] == [b"1"]
         late.set()
         async with asyncio.timeout(5):
             while not all(wire.spent for wire in wires):
                 await asyncio.sleep(0)
         with pytest.raises(PeerHungUpError):
-            await client.request("GET", "/", [], b"")
-        async with await client.request("GET", "/", [], b"") as answer:
+            await client.request("GET", "/", b"", b"")
+        async with await client.request("GET", "/", b"", b"") as answer:
             assert [piece async for piece in answer.chunks()] == [b"2"]
 
 
@@ -122,7 +122,7 @@ async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> No
     async with (
         LiteralProvider(script) as provider,
         ProviderClient(URL(provider.url), connect_s=1, silence_s=0.5) as client,
-        await client.request("GET", "/", [], b"") as answer,
+        await client.request("GET", "/", b"", b"") as answer,
     ):
         loop = asyncio.get_running_loop()
         loop.call_later(0.1, second.set)
@@ -156,7 +156,7 @@ async def test_what_came_before_a_break_is_taken_however_late() -> None:
         asyncio.timeout(5),
         LiteralProvider(script) as provider,
         client_of(provider.url) as client,
-        await client.request("GET", "/", [], b"") as answer,
+        await client.request("GET", "/", b"", b"") as answer,
     ):
         with pytest.raises(aiohttp.ClientPayloadError):
             await be_slow(answer)
@@ -168,7 +168,7 @@ async def test_of_an_answer_without_a_body_nothing_is_taken(method: str, status:
     async with (
         LiteralProvider([b"HTTP/1.1 " + status + b"\r\n\r\n"]) as provider,
         client_of(provider.url) as client,
-        await client.request(method, "/", [], b"") as answer,
+        await client.request(method, "/", b"", b"") as answer,
     ):
         assert [None async for _ in answer.each(lambda _: False)] == []
 

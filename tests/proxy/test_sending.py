@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from yarl import URL
 
+from cellmeter_proxy.headers import RequestHeaders
 from cellmeter_proxy.http_client import ProviderClient
 from cellmeter_proxy.http_wire import Wire
 from cellmeter_proxy.outcome import Limits
@@ -38,7 +39,9 @@ async def sender_of(provider: LiteralProvider, hangs_up_at: set[int]) -> AsyncIt
 
 
 async def answer(sender: Sender, attempts: list[Attempt], body: bytes = b'{"model":"m"}') -> bytes:
-    incoming = await sender.send(Outgoing("POST", "/v1/chat/completions", [], None, body), "c", attempts)
+    incoming = await sender.send(
+        Outgoing("POST", "/v1/chat/completions", RequestHeaders([]), None, body), "c", attempts
+    )
     return b"".join([part async for part in incoming.chunks()])
 
 
