@@ -119,7 +119,7 @@ class Passage:
         out = self._feed(chunk)
         if exchange.closed or not exchange.awaited:
             self._drained += len(chunk)
-        elif self._envelope is None and exchange.client_gone_at is None and not self._watcher.terminal:
+        elif self._may_pass and exchange.client_gone_at is None and not self._watcher.terminal:
             exchange.response = self._response
             try:
                 return self._response.put(out)
@@ -128,6 +128,10 @@ class Passage:
                 return False
         self._backlog += out
         return False
+
+    @property
+    def _may_pass(self) -> bool:
+        return self._envelope is None and (not self._incoming.is_whole or self._exchange.opening.is_committed)
 
     async def _go_on(self) -> None:
         """Do for the latest piece what takes waiting: for a slow client, or for the commit before the end."""
@@ -229,6 +233,8 @@ class Passage:
     async def _write(self, data: bytes) -> bool:
         if not data or self._deaf or self._exchange.client_gone_at is not None:
             return True
+        if not self._exchange.opening.is_committed:
+            await self._exchange.opening
         self._exchange.response = self._response
         try:
             await self._response.write(data)

@@ -28,7 +28,7 @@ class LogUnwritableError(CellmeterError):
     """The log did not take a row; what the row describes must not be served."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job(Generic[P, T]):
     """One piece of work, and who waits for it."""
 
@@ -38,10 +38,16 @@ class Job(Generic[P, T]):
     otherwise: Callable[[P], P] | None = None
     aside: bool = False
     """It may take long, and is not done in the event loop's thread."""
+    patient: bool = False
+    """Nobody needs it written at once."""
+    number: int = 0
+    """Its place among all that was ever to be written, from 1, while it waits; else 0."""
     prepared: P | None = None
     is_prepared: bool = False
     error: Exception | None = None
     """Why it could not be prepared."""
+    also: "asyncio.Future[T] | None" = None
+    """Who waited for the work that this one completes; it has the same end."""
 
     def be_prepared(self) -> None:
         """Do what comes before the transaction, once; an error belongs to whoever submitted the work."""
