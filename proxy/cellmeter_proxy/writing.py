@@ -163,8 +163,9 @@ def _write_open(log: Log, prepared: Prepared) -> Call:
     link = prefix[-1 - new] if new is not None and new < len(prefix) else None
     for blob in prepared.blobs:
         log.keep(blob, session, link)
-    call = replace(prepared.call, new_messages=new)
-    return replace(call, seq=log.open_call(call))
+    call = replace(prepared.call, new_messages=new, seq=log.next_seq(session))
+    log.add_call(call)
+    return call
 
 
 def _write_whole(log: Log, whole: Whole) -> Call:
