@@ -29,10 +29,11 @@ from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.outcome import Head
 from cellmeter_proxy.record import Attempt, Call, new_id, now_us
-from cellmeter_proxy.recording import Answer, Prepared, close_call, open_call, prepare_close, prepare_open
+from cellmeter_proxy.recording import Answer, Prepared, prepare_close, prepare_open
 from cellmeter_proxy.redact import Redactors
 from cellmeter_proxy.watch import Watcher, watch
 from cellmeter_proxy.writer import LogWriter
+from cellmeter_proxy.writing import close_call, open_call
 
 AT_ONCE: Final = 32
 FRAMES: Final = 67
@@ -220,9 +221,10 @@ async def everything(load: Load, bodies: list[tuple[bytes, list[bytes]]], path: 
             mask = redactors.of(KEYS)
             opening = open_call(writer, a_call(), body, mask)
             await asyncio.sleep(0)  # the provider's time
-            call, answer = closing(await opening, load, chunks)
+            whole = len(chunks) == 1  # when its head came; else the row is committed before anything is released
+            call, answer = closing(await (opening.described() if whole else opening), load, chunks)
             asked = time.perf_counter()
-            row = await close_call(writer, call, attempts(call), answer, mask, price=accountant.priced)
+            row = await close_call(writer, call, attempts(call), answer, mask, price=accountant.priced, opening=opening)
             metrics.recorded(row, time.perf_counter() - asked)
             accountant.take(row)
 

@@ -24,11 +24,12 @@ from rich.table import Table
 from cellmeter_proxy.log import Log, make_content, writer_name
 from cellmeter_proxy.outcome import Head
 from cellmeter_proxy.record import Attempt, Call, new_id, now_us
-from cellmeter_proxy.recording import Answer, close_call, open_call
+from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
 from cellmeter_proxy.scripted.session import AgentDialect, Exchanged, session
 from cellmeter_proxy.watch import watch
 from cellmeter_proxy.writer import LogWriter
+from cellmeter_proxy.writing import close_call, open_call
 
 TURNS: Final = 100
 LEVEL: Final = 3

@@ -11,6 +11,7 @@ from cellmeter_proxy.http_server import Request, Response
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.writing import Opening
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class Exchange:
     """The row as it stands in the log, once it has been opened."""
     redactor: Redactor
     began: float
-    opening: "asyncio.Future[Call]"
+    opening: Opening
     asking: bytes | None = None
     """What goes to the provider instead of the body, so that its stream reports usage."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -66,9 +67,14 @@ class Exchange:
         """Milliseconds since the whole request had been received."""
         return (time.perf_counter() - self.began) * 1000
 
+    async def described(self) -> Call:
+        """The row, for whoever releases nothing before it is closed: see ``Opening.described``."""
+        self.call = await self.opening.described()
+        return self.call
+
     async def opened(self) -> Call:
         """The row as written, after its commit. Whoever waits may be cancelled; the row may not."""
-        self.call = self.opening.result() if self.opening.done() else await asyncio.shield(self.opening)
+        self.call = await self.opening
         return self.call
 
 

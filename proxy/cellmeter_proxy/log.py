@@ -24,6 +24,7 @@ from cellmeter_proxy.blobs import BlobReader, BlobStore, Content
 from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
+from cellmeter_proxy.sessions import Sessions
 
 R = TypeVar("R", bound=Record)
 _ZSTD_LEVEL: Final = 3
@@ -63,6 +64,8 @@ class Log:
         self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
         self._reader = BlobReader(conn)
         self._store = BlobStore(conn, self._reader)
+        self._sessions = Sessions(conn)
+        self._version: int | None = None
 
     @classmethod
     def create(cls, path: Path | str, durability: Durability = "full") -> Self:
@@ -139,6 +142,34 @@ class Log:
         """Digest and size of everything that is stored, in the order in which reading it costs least."""
         return self._reader.stored()
 
+    # Transactions. What is remembered of the log makes them shorter, and is asked for again without them.
+
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+        self.conn.execute("BEGIN IMMEDIATE")
+        # It moves where another connection has written: https://www.sqlite.org/pragma.html#pragma_data_version.
+        (version,) = self.conn.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._forget()
+            self._version = version
+        self._sessions.trusted = self._store.trusted = True
+
+    def commit(self) -> None:
+        """Commit a transaction that ``begin`` has begun; where that fails, it is to be rolled back."""
+        self._sessions.trusted = self._store.trusted = False
+        self.conn.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo what was written since ``begin``, if anything can have been."""
+        self._sessions.trusted = self._store.trusted = False
+        self._forget()
+        if self.conn.in_transaction:
+            self.conn.execute("ROLLBACK")
+
+    def _forget(self) -> None:
+        self._sessions.forget()
+        self._store.forget()
+
     # Writing; the caller holds a transaction, or accepts one per statement
 
     def append(self, *records: Record) -> None:
@@ -146,11 +177,15 @@ class Log:
         for record in records:
             statements = self._statements[type(record)]
             self.conn.execute(statements.insert, statements.encode(record))
+            if isinstance(record, Call):
+                self._sessions.forget(record.session)
 
     def replace(self, record: Record) -> None:
         """Put a row in place of the one with its key. For a row that its own writer completes, nothing else."""
         statements = self._statements[type(record)]
         self.conn.execute(statements.replace, statements.encode(record))
+        if isinstance(record, Call):
+            self._sessions.forget(record.session)
 
     def put_blob(self, blob: BlobRow) -> None:
         """Store content once; a second copy of the same content is nothing new."""
@@ -166,7 +201,7 @@ class Log:
             link: of a request, the last link of its prefix chain that an earlier call of the session ended in, if any.
 
         """
-        self._store.put(content, session, lambda: self.base_of(session, link))
+        self._store.put(content, session, lambda: self._sessions.base_of(session, link))
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
@@ -174,15 +209,23 @@ class Log:
 
     def open_call(self, call: Call) -> int:
         """Write a call's row before its answer, and return its place within the session."""
-        row = self.conn.execute("SELECT max(seq) FROM calls WHERE session = ?", (call.session,)).fetchone()
-        seq: int = (row[0] or 0) + 1
-        call = msgspec.structs.replace(call, seq=seq)
-        values = self._rows.opening(call)
+        seq = self.next_seq(call.session)
+        self.add_call(msgspec.structs.replace(call, seq=seq))
+        return seq
+
+    def next_seq(self, session: str) -> int:
+        """The place of the next call within a session."""
+        return self._sessions.seq(session) + 1
+
+    def add_call(self, call: Call) -> None:
+        """Write the row of the next call of a session, as much of it as is known."""
+        values = self._rows.opening(call) if call.state == "open" else None
         if values is None:
-            self.append(call)
+            statements = self._statements[Call]
+            self.conn.execute(statements.insert, statements.encode(call))
         else:
             self.conn.execute(self._rows.open, values)
-        return seq
+        self._sessions.note(call)
 
     def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
         """Complete an open row, with its attempts, once the whole answer is known.
@@ -206,29 +249,7 @@ class Log:
 
     def known_prefixes(self, session: str, links: Sequence[str]) -> set[str]:
         """Those of the links of a prefix chain that an earlier call of the session ended in."""
-        # One look into the index for each link: a history that is resent a thousand times has a thousand rows to it.
-        rows = self.conn.execute(
-            "SELECT value FROM json_each(?) WHERE EXISTS"
-            " (SELECT 1 FROM calls WHERE session = ? AND prefix_hash = value)",
-            (msgspec.json.encode(links).decode(), session),
-        )
-        return {str(row[0]) for row in rows}
-
-    def base_of(self, session: str, link: str | None) -> str | None:
-        """Digest of the body that a request is likely to go on from: the newest of its session that ended in a link.
-
-        Where none did, or there is no link, that of the newest call.
-        """
-        if link is not None:
-            row = self.conn.execute(
-                "SELECT request_blob FROM calls WHERE session = ? AND prefix_hash = ? ORDER BY rowid DESC LIMIT 1",
-                (session, link),
-            ).fetchone()
-            if row is not None and row[0] is not None:
-                return str(row[0])
-        newest = "SELECT request_blob FROM calls WHERE session = ? ORDER BY seq DESC LIMIT 1"
-        row = self.conn.execute(newest, (session,)).fetchone()
-        return None if row is None or row[0] is None else str(row[0])
+        return self._sessions.known_prefixes(session, links)
 
     def recover(self) -> int:
         """Mark the open rows of processes that are gone as ``interrupted``, and return how many."""

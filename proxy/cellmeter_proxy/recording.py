@@ -1,12 +1,10 @@
-"""The rows of one call: how they are derived from its bytes, and how they get into the log.
+"""The rows of one call: how they are derived from its bytes. How they get into the log: ``writing``.
 
-Decoding, parsing, hashing and redaction come before the transaction, of a large body in a thread of their own (see
-``writer``); what is new in a body is found and compressed within it. Invariant: what is stored of a call, bodies and
-texts, has passed the redactor; hashes are of the exact bytes, so that they can be compared with anybody else's. A body
-is stored as it came, content coding included, unless something in it had to be masked: then without its coding.
+Invariant: what is stored of a call, bodies and texts, has passed the redactor; hashes are of the exact bytes, so that
+they can be compared with anybody else's. A body is stored as it came, content coding included, unless something in it
+had to be masked: then without its coding.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,16 +15,13 @@ from msgspec.structs import replace
 from cellmeter_proxy import canonical
 from cellmeter_proxy.blobs import Content, arrivals
 from cellmeter_proxy.encodings import decode
-from cellmeter_proxy.log import Log, digest_of, make_content
+from cellmeter_proxy.log import digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
-from cellmeter_proxy.record import Attempt, Call, Dialect, Record, now_us
+from cellmeter_proxy.record import Attempt, Call, Dialect, Record
 from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
-from cellmeter_proxy.writer import LogWriter
 
-_MAX_OWED_BYTES: Final = 1024 * 1024
-_FEW: Final = 8
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
     Call: (
@@ -70,88 +65,6 @@ class Answer:
     head: Head
     watcher: Watcher
     broken: Broken | None = None
-
-
-def _unpriced(call: Call) -> Call:
-    return call
-
-
-def open_call(
-    writer: LogWriter, call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None
-) -> "asyncio.Future[Call]":
-    """Write the row of a call that has begun. The future gives the row as written, after its commit.
-
-    Args:
-        writer: of the log.
-        call: what is known without reading the body.
-        body: exactly as received.
-        redactor: knows the secrets of the call.
-        sent: what goes to the provider instead, where that differs.
-
-    """
-    return writer.submit(
-        lambda: prepare_open(call, body, redactor, sent=sent), _write_open, otherwise=_unopened, size=len(body)
-    )
-
-
-def close_call(
-    writer: LogWriter,
-    call: Call,
-    attempts: Sequence[Attempt],
-    answer: Answer | None,
-    redactor: Redactor,
-    *,
-    price: Callable[[Call], Call] = _unpriced,
-) -> "asyncio.Future[Call]":
-    """Complete the row of a call. The future gives the row as written, after its commit.
-
-    Args:
-        writer: of the log.
-        call: the row with its end and, where there is no answer to read, its outcome.
-        attempts: the tries upstream.
-        answer: what the rest of the row is read from.
-        redactor: knows the secrets of the call.
-        price: gives the row its cost where that takes no time.
-
-    """
-    kept = tuple(attempts)
-    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
-
-    def prepare() -> Prepared:
-        prepared = prepare_close(call, answer, redactor, kept)
-        return prepared._replace(call=price(prepared.call))
-
-    return writer.submit(prepare, _write_close, otherwise=_unclosed, size=size)
-
-
-def _unopened(prepared: Prepared) -> Prepared:
-    """A call that was refused, for its row could not be written in time; the provider may have been paid for it."""
-    row = replace(
-        prepared.call,
-        state="interrupted",
-        status=503,
-        outcome="interrupted",
-        ended_at=now_us(),
-        error="the log could not be written at its beginning",
-    )
-    if _is_small(prepared):
-        return prepared._replace(call=row)
-    return prepared._replace(call=replace(row, request_blob=None), blobs=[])
-
-
-def _unclosed(prepared: Prepared) -> Prepared:
-    """The end of a call whose row was not closed in time: its client was broken off, and did not get the answer."""
-    row = replace(
-        prepared.call, state="interrupted", outcome="interrupted", error="the log could not be written at its end"
-    )
-    if _is_small(prepared):
-        return prepared._replace(call=row)
-    return prepared._replace(call=replace(row, response_blob=None, timeline_blob=None), blobs=[])
-
-
-def _is_small(prepared: Prepared) -> bool:
-    """Whether what the log did not take may be kept in memory until it does."""
-    return sum(len(blob.data) for blob in prepared.blobs) <= _MAX_OWED_BYTES
 
 
 def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
@@ -222,34 +135,3 @@ def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[b
         stored, masked = redactor.bytes(decoded)
     # Nothing was found: what has no coding needs no second look.
     return (stored, masked) if masked or received == decoded else redactor.bytes(received)
-
-
-def _write_open(log: Log, prepared: Prepared) -> Call:
-    session, prefix = prepared.call.session, prepared.prefix
-    new = _new_messages(log, session, prefix)
-    for blob in prepared.blobs:
-        log.keep(blob, session, prefix[-1 - new] if new is not None and new < len(prefix) else None)
-    call = replace(prepared.call, new_messages=new)
-    return replace(call, seq=log.open_call(call))
-
-
-def _write_close(log: Log, prepared: Prepared) -> Call:
-    for blob in prepared.blobs:
-        log.keep(blob, prepared.call.session)
-    log.close_call(prepared.call, prepared.attempts)
-    return prepared.call
-
-
-def _new_messages(log: Log, session: str, prefix: Sequence[str]) -> int | None:
-    """How many messages at the end of a request no earlier request of the session ended in or before."""
-    if not prefix:
-        return None
-    newest_first = prefix[::-1]
-    # Most requests add a few messages to the one before: the whole history is only asked for where that does not show.
-    for start, end in ((0, _FEW), (_FEW, len(prefix))):
-        links = newest_first[start:end]
-        known = log.known_prefixes(session, links) if links else set()
-        for new, link in enumerate(links, start):
-            if link in known:
-                return new
-    return len(prefix)

@@ -39,7 +39,7 @@ from cellmeter_proxy.passing import Drain, Passage
 from cellmeter_proxy.persist import Persistence
 from cellmeter_proxy.policy import Policy
 from cellmeter_proxy.record import Call, Outcome, new_id, now_us
-from cellmeter_proxy.recording import Answer, close_call, open_call
+from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactors
 from cellmeter_proxy.replies import error_reply
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
@@ -47,6 +47,7 @@ from cellmeter_proxy.splice import add_include_usage
 from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.waiting import ClientGoneError
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
+from cellmeter_proxy.writing import close_call, open_call
 
 # Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
 _ROWS_S: Final = 15.0
@@ -245,7 +246,9 @@ class Relay:
             broken = error.broken
             return await self._reply(exchange, broken.status, broken.outcome, broken.reason, broken.outcome)
         try:
-            call = await exchange.opened()
+            # Of an answer that is whole nothing is released before the row is closed.
+            whole = incoming.is_whole and exchange.early is None
+            call = await (exchange.described() if whole else exchange.opened())
             if not incoming.asked:
                 exchange.call = replace(call, sent_hash=None)
             # A row that was committed before the trouble began says nothing of its end.
@@ -352,7 +355,9 @@ class Relay:
         )
         asked = time.perf_counter()
         price = self._accountant.priced
-        row = await close_call(self._writer, row, exchange.attempts, answer, exchange.redactor, price=price)
+        row = await close_call(
+            self._writer, row, exchange.attempts, answer, exchange.redactor, price=price, opening=exchange.opening
+        )
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
             self._policy.till.settle(row)

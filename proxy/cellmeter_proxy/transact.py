@@ -28,7 +28,7 @@ class LogUnwritableError(CellmeterError):
     """The log did not take a row; what the row describes must not be served."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job(Generic[P, T]):
     """One piece of work, and who waits for it."""
 
@@ -38,10 +38,16 @@ class Job(Generic[P, T]):
     otherwise: Callable[[P], P] | None = None
     aside: bool = False
     """It may take long, and is not done in the event loop's thread."""
+    patient: bool = False
+    """Nobody needs it written at once."""
+    number: int = 0
+    """Its place among all that was ever to be written, from 1, while it waits; else 0."""
     prepared: P | None = None
     is_prepared: bool = False
     error: Exception | None = None
     """Why it could not be prepared."""
+    also: "asyncio.Future[T] | None" = None
+    """Who waited for the work that this one completes; it has the same end."""
 
     def be_prepared(self) -> None:
         """Do what comes before the transaction, once; an error belongs to whoever submitted the work."""
@@ -134,7 +140,7 @@ class Transactor:
         try:
             return [Settled(job, job.apply(self.log, job.prepared)) for job in jobs]
         except Exception as error:
-            self._roll_back()
+            self.log.roll_back()
             raise NotNowError from error
 
     def commit(self, written: Sequence[Settled]) -> list[Settled]:
@@ -142,7 +148,7 @@ class Transactor:
         if not self.log.conn.in_transaction:
             return list(written)  # they had failed before
         try:
-            self.log.conn.execute("COMMIT")
+            self.log.commit()
         except Exception as error:  # noqa: BLE001 - as above
             return self._undo([settled.job for settled in written], error)
         finally:
@@ -172,10 +178,10 @@ class Transactor:
         if busy_ms != self._busy_ms:
             self.log.conn.execute(f"PRAGMA busy_timeout={busy_ms}")
             self._busy_ms = busy_ms
-        self.log.conn.execute("BEGIN IMMEDIATE")
+        self.log.begin()
 
     def _undo(self, jobs: Sequence[Job[Any, Any]], error: Exception) -> list[Settled]:
-        self._roll_back()
+        self.log.roll_back()
         of_the_file = _is_the_files(error)
         if not of_the_file and len(jobs) > 1:
             return [settled for job in jobs for settled in self.transact([job])]
@@ -188,10 +194,6 @@ class Transactor:
     def _end_turn(self) -> None:
         if self._turn is not None:
             self._turn.end()
-
-    def _roll_back(self) -> None:
-        if self.log.conn.in_transaction:
-            self.log.conn.execute("ROLLBACK")
 
     def _explain(self, error: Exception) -> Exception:
         if isinstance(error, (sqlite3.Error, OSError)):

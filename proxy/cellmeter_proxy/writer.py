@@ -2,7 +2,10 @@
 
 Invariant: a future that ``submit`` returned is resolved after the commit that holds its work, never before. Work that
 arrives while a commit is under way shares the next one, so that a hundred calls cost as many fsyncs as the disk can do,
-not a hundred.
+not a hundred. What is written was submitted before all that is written after it.
+
+Patient work (the row of a call that begins) waits for up to a few milliseconds, prepared meanwhile, until somebody
+needs it: if what completes it (the answer) comes first, the two are written as one.
 
 Small work is prepared and written in the event loop's own thread, a few milliseconds at a time: passing it to another
 thread and back costs more than the work, since the two would fight over the interpreter. What waits goes to a thread:
@@ -24,15 +27,19 @@ from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.record import Record
 from cellmeter_proxy.transact import Job, LogUnwritableError, NotNowError, Settled, Transactor
 from cellmeter_proxy.turn import Turn
+from cellmeter_proxy.waitlist import Waiting
 
 __all__ = ["LogUnwritableError", "LogWriter"]
 
 T = TypeVar("T")
 P = TypeVar("P")
+Q = TypeVar("Q")
 _GROUP: Final = 256
 _SLICE_S: Final = 0.004
 _LARGE: Final = 128 * 1024
 _AGAIN_S: Final = 1.0
+_MOMENT_S: Final = 0.002
+"""Patient work waits so long, and for at most twice of it."""
 _MAX_OWED: Final = 256
 _CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 _ROW_BYTES: Final = 8 * 1024
@@ -58,7 +65,8 @@ class LogWriter:
         log.conn.execute("PRAGMA wal_autocheckpoint=0")
         self._unfolded = 0  # bytes that the write-ahead file has grown by, about
         self._loop = loop
-        self._waiting: deque[Job[Any, Any]] = deque()
+        self._waiting = Waiting()
+        self._moment: asyncio.TimerHandle | None = None
         self._owed: deque[Job[Any, Any]] = deque(maxlen=_MAX_OWED)
         self._paying: asyncio.TimerHandle | None = None
         self._scheduled = False
@@ -117,11 +125,69 @@ class LogWriter:
             ``LogUnwritableError`` where the log did not take the rows.
 
         """
-        future: asyncio.Future[T] = self._loop.create_future()
+        return self._submit(Job(prepare, apply, self._loop.create_future(), otherwise, aside or size > _LARGE), size)
+
+    def defer(
+        self,
+        prepare: Callable[[], P],
+        apply: Callable[[Log, P], T],
+        *,
+        otherwise: Callable[[P], P] | None = None,
+        size: int = 0,
+    ) -> Job[P, T]:
+        """Have work done and committed within a few milliseconds, or before any that is submitted after it.
+
+        The arguments are those of ``submit``. The future of what it returns is that which ``submit`` would return.
+        """
+        job = Job(prepare, apply, self._loop.create_future(), otherwise, size > _LARGE, patient=True)
+        self._submit(job, size)
+        return job
+
+    def hurry(self, job: Job[Any, Any]) -> None:
+        """Have deferred work written now: somebody needs it."""
+        job.patient = False
+        if job.number:
+            self._waiting.make_due(job.number)
+            self._schedule()
+
+    def complete(
+        self,
+        job: Job[Any, T],
+        prepare: Callable[[P], Q],
+        apply: Callable[[Log, Q], T],
+        *,
+        otherwise: Callable[[Q], Q] | None = None,
+        size: int = 0,
+    ) -> "asyncio.Future[T] | None":
+        """Have what completes deferred work written with it, as one, if it has not been written yet.
+
+        Args:
+            job: the work that waits.
+            prepare: gets what was prepared for it, and gives what is to be applied in its place.
+            apply: in place of that of ``job``.
+            otherwise: in place of that of ``job``.
+            size: of what ``prepare`` works on, in bytes.
+
+        Returns:
+            A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one.
+
+        """
+        if not job.number or size > _LARGE:
+            return None
+        job.be_prepared()
+        if job.error is None:
+            begun: Any = job.prepared
+            job.prepare, job.is_prepared = partial(prepare, begun), False
+            job.apply, job.otherwise = apply, otherwise
+            job.also, job.future = job.future, self._loop.create_future()
+            self._unfolded += size // 2
+        self.hurry(job)
+        return job.future
+
+    def _submit(self, job: Job[P, T], size: int) -> "asyncio.Future[T]":
         if self._closed:
-            future.set_exception(LogUnwritableError(f"the log {self.path} is closed"))
-            return future
-        job = Job(prepare, apply, future, otherwise, aside or size > _LARGE)
+            job.future.set_exception(LogUnwritableError(f"the log {self.path} is closed"))
+            return job.future
         self._unsettled += 1
         self._unfolded += size // 2 + _ROW_BYTES
         if size > _LARGE:
@@ -129,7 +195,7 @@ class LogWriter:
             prepared.add_done_callback(partial(self._enqueue, job))
         else:
             self._enqueue(job)
-        return future
+        return job.future
 
     async def append(self, *records: Record) -> None:
         """Add rows."""
@@ -157,11 +223,14 @@ class LogWriter:
         if self._closed:
             return
         self._closed = True
+        self._waiting.make_due()
+        self._schedule()
         while self._unsettled or self._away:
             self._quiet.clear()
             await self._quiet.wait()
-        if self._paying is not None:
-            self._paying.cancel()
+        for timer in (self._paying, self._moment):
+            if timer is not None:
+                timer.cancel()
         await self._loop.run_in_executor(self._thread, self._close, list(self._owed))
         self._thread.shutdown()
         self._large.shutdown()
@@ -174,11 +243,23 @@ class LogWriter:
     # Turns: what waits is prepared and written, one group at a time
 
     def _enqueue(self, job: Job[Any, Any], _: object = None) -> None:
-        self._waiting.append(job)
+        self._waiting.add(job)
+        if self._closed:
+            self._waiting.make_due()
+        elif job.patient and self._moment is None:
+            self._moment = self._loop.call_later(_MOMENT_S, self._end_moment, job.number)
+        self._schedule()
+
+    def _end_moment(self, newest: int) -> None:
+        """What came before the moment is due; what came in it has one more."""
+        self._moment = None
+        self._waiting.make_due(newest)
+        if self._waiting.has_undue:
+            self._moment = self._loop.call_later(_MOMENT_S, self._end_moment, self._waiting.newest)
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._waiting and not self._scheduled and not self._away:
+        if not self._scheduled and self._waiting.has_work and not self._away:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
@@ -186,29 +267,20 @@ class LogWriter:
         self._scheduled = False
         if self._away:  # since this was scheduled; it goes on when the thread comes back
             return
-        group = self._take()
+        end = time.perf_counter() + _SLICE_S
+        group = [job for job in self._waiting.take(_GROUP, end) if self._is_ready(job)]
         if group and group[0].aside:
             self._give_away(self._file.transact, group)
         elif group:
             self._write(group)
+        self._waiting.prepare(end)
         self._schedule()
 
-    def _take(self) -> list[Job[Any, Any]]:
-        """What is written next, prepared: one piece that takes long, or as many others as a slice has time for."""
-        group: list[Job[Any, Any]] = []
-        end = time.perf_counter() + _SLICE_S
-        while self._waiting and len(group) < _GROUP and time.perf_counter() < end:
-            if group and self._waiting[0].aside:
-                break
-            job = self._waiting.popleft()
-            job.be_prepared()
-            if job.error is not None:
-                self._settle([Settled(job, None, job.error)])
-                continue
-            group.append(job)
-            if job.aside:
-                break
-        return group
+    def _is_ready(self, job: Job[Any, Any]) -> bool:
+        """Whether a job could be prepared; if not, whoever waits for it is told."""
+        if job.error is not None:
+            self._settle([Settled(job, None, job.error)])
+        return job.error is None
 
     def _write(self, group: list[Job[Any, Any]]) -> None:
         try:
@@ -244,12 +316,11 @@ class LogWriter:
             self._unsettled -= 1
             if isinstance(error, LogUnwritableError):
                 self._owe(job)
-            if job.future.done():
-                continue
-            if error is None:
-                job.future.set_result(result)
-            else:
-                job.future.set_exception(error)
+            _resolve(job.future, result, error)
+            if job.also is not None:
+                _resolve(job.also, result, error)
+                if error is not None:
+                    job.also.exception()  # it is told by the other one, too: nobody need ask
         self._quiet.set()
 
     # What the log did not take, and must
@@ -275,6 +346,15 @@ class LogWriter:
             self._owed.clear()
             self._unsettled += len(owed)
             self._give_away(self._file.transact, owed)
+
+
+def _resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 def _as_it_is(prepared: P) -> P:

@@ -194,7 +194,7 @@ def test_more_sessions_than_are_kept_open_are_stored_all_the_same(log: Log, monk
 
 EDITS = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 2000), st.binary(max_size=700)), max_size=4)
 STEPS = st.lists(
-    st.tuples(st.sampled_from("ab"), EDITS, st.booleans(), st.sampled_from(["keep", "keep", "lose", "reopen"])),
+    st.tuples(st.sampled_from("ab"), EDITS, st.booleans(), st.sampled_from(("keep", "lose", "other", "reopen"))),
     max_size=12,
 )
 
@@ -213,9 +213,15 @@ def test_whatever_is_stored_is_read(
         body = newest[line]
         for at, gone, put in edits:
             body = body[:at] + put + body[at + gone :]
-        log.conn.execute("BEGIN IMMEDIATE")
+        log.begin()
         digest = keep(log, body, line=line, base=next(reversed(bodies), None), grows=grows)
-        log.conn.execute("ROLLBACK" if end == "lose" else "COMMIT")
+        if end == "lose":
+            log.roll_back()
+        else:
+            log.commit()
+        if end == "other":
+            with Log.create(path, "process") as other:
+                keep(other, body + b"of another", line=line)
         if end == "reopen":
             log.close()
             log = Log.create(path, "process")

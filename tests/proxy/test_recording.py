@@ -1,21 +1,16 @@
 """The rows of a call, derived from literal bytes."""
 
 import gzip
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from msgspec.structs import replace
 
-from cellmeter_proxy.log import Log, digest_of, make_content, writer_name
+from cellmeter_proxy.log import digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head
-from cellmeter_proxy.record import Attempt, Call, Piece, new_id
-from cellmeter_proxy.recording import Answer, close_call, open_call, prepare_close, prepare_open, printable
+from cellmeter_proxy.record import Attempt, Call
+from cellmeter_proxy.recording import Answer, prepare_close, prepare_open, printable
 from cellmeter_proxy.redact import Redactor
-from cellmeter_proxy.scripted.session import session
 from cellmeter_proxy.watch import watch
-from cellmeter_proxy.writer import LogWriter
 
 SECRET = "not-a-shape-7731"
 REDACTOR = Redactor([SECRET])
@@ -25,10 +20,6 @@ HEAD = Head(200, 1.5, "text/event-stream", "gzip", None)
 
 def call(**fields: Any) -> Call:
     return Call(call_id="c", session="s", writer="w", dialect="chat.completions", started_at=1, **fields)
-
-
-def call_of(session: str, number: int) -> Call:
-    return replace(call(), call_id=str(number), session=session)
 
 
 def delta(text: str) -> bytes:
@@ -74,24 +65,6 @@ def test_a_compressed_stream_without_a_secret_is_stored_as_it_came() -> None:
     assert (prepared.call.outcome, prepared.call.error, prepared.call.redactions) == ("timeout", "it fell silent", 0)
 
 
-async def test_a_request_is_stored_as_what_is_new_since_the_one_whose_history_it_goes_on_from(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    (first, second), (other, _) = session("chat.completions", 2, seed=1), session("chat.completions", 2, seed=2)
-    rows = []
-    for bodies in ([first.request, other.request], [second.request]):  # the recorder is restarted in between
-        writer = await LogWriter.open(path)
-        rows += [
-            await open_call(writer, replace(call(), call_id=new_id(), writer=writer_name()), body, REDACTOR)
-            for body in bodies
-        ]
-        await writer.aclose()
-    assert [(row.seq, row.new_messages) for row in rows] == [(1, 2), (2, 2), (3, 2)]
-    with Log.read(path) as log:
-        assert [log.blob(row.request_blob or "") for row in rows] == [first.request, other.request, second.request]
-        sizes = [len(piece.data) for piece in log.rows(Piece)]
-    assert sizes[2] * 3 < min(sizes[:2])
-
-
 def test_what_others_wrote_is_masked_and_made_storable() -> None:
     row = call(user_agent=f"agent \udcff {SECRET}", endpoint="/v1", error=f"é {SECRET}")
     shown = printable(row, REDACTOR)
@@ -106,30 +79,3 @@ def test_an_attempt_is_masked_too_and_a_harmless_row_is_left_alone() -> None:
     assert SECRET not in f"{shown.error} {shown.ratelimit}"
     row = call(user_agent="agent/1")
     assert printable(row, REDACTOR) is row
-
-
-async def test_new_messages_are_those_that_the_session_had_not_sent_before(tmp_path: Path) -> None:
-    def request(*texts: str) -> bytes:
-        messages = [{"role": "user", "content": text} for text in texts]
-        return msgspec.json.encode({"model": "m", "messages": messages})
-
-    many = [f"message {number}" for number in range(40)]
-    requests = [many[:2], many[:3], many[:3], many[:20], many[:1], many, [*many[:20], "other", "way"], ["new"] * 20, []]
-    writer = await LogWriter.open(tmp_path / "a.db")
-    found = [
-        (await open_call(writer, call_of("s", number), request(*texts), REDACTOR)).new_messages
-        for number, texts in enumerate(requests)
-    ]
-    elsewhere = await open_call(writer, call_of("t", 99), request(*many[:2]), REDACTOR)
-    await writer.aclose()
-    assert found == [2, 1, 0, 17, 1, 20, 2, 20, None]
-    assert elsewhere.new_messages == 2
-
-
-async def test_a_row_gets_its_cost_as_it_is_closed_where_somebody_knows_it(tmp_path: Path) -> None:
-    writer = await LogWriter.open(tmp_path / "a.db")
-    opened = await open_call(writer, call_of("s", 1), BODY, REDACTOR)
-    row = await close_call(writer, opened, [], None, REDACTOR, price=lambda row: replace(row, cost=0.25))
-    stored = await writer.read(lambda log: list(log.rows(Call)))
-    await writer.aclose()
-    assert stored == [row] == [replace(opened, cost=0.25)]

@@ -292,3 +292,58 @@ async def test_the_write_ahead_file_is_brought_into_the_log_while_it_grows(
     assert path.with_name("a.db-wal").stat().st_size < 25_000_000
     await writer.aclose()
     assert rows_on_disk(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_deferred_work_is_written_within_a_moment_though_nobody_asks(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    prepared = asyncio.Event()
+
+    def prepare() -> Call:
+        prepared.set()
+        return a_call()
+
+    job = writer.defer(prepare, Log.open_call)
+    await prepared.wait()
+    assert not job.future.done()
+    assert rows_on_disk(tmp_path / "a.db", "SELECT count(*) FROM calls") == [(0,)]
+    async with asyncio.timeout(10):
+        assert await job.future == 1
+    await writer.aclose()
+
+
+async def test_what_is_submitted_is_written_after_what_was_deferred_before_it_and_before_what_is_deferred_later(
+    tmp_path: Path,
+) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    before = writer.defer(a_call, Log.open_call)
+    now = opened(writer, a_call())
+    task = asyncio.ensure_future(now)
+    await asyncio.sleep(0)
+    after = writer.defer(a_call, Log.open_call)
+    assert await task == 2
+    assert (before.future.result(), after.future.done()) == (1, False)
+    writer.hurry(after)
+    assert await after.future == 3
+    await writer.aclose()
+
+
+async def test_the_end_of_the_writer_writes_what_was_deferred(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    job = writer.defer(a_call, Log.open_call)
+    await writer.aclose()
+    assert job.future.result() == 1
+    assert rows_on_disk(tmp_path / "a.db", "SELECT count(*) FROM calls") == [(1,)]
+
+
+async def test_deferred_work_that_cannot_be_prepared_fails_whoever_completes_it(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+
+    def broken() -> Call:
+        raise ValueError("no such row")
+
+    job = writer.defer(broken, Log.open_call)
+    completed = writer.complete(job, lambda call: call, Log.open_call)
+    assert completed is not None
+    with pytest.raises(ValueError, match="no such row"):
+        await completed
+    await writer.aclose()

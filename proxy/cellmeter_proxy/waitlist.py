@@ -1,0 +1,74 @@
+"""Work that waits to be written, in the order in which it came, and how much of it is due.
+
+Invariant: work is taken in the order in which it was added, and whatever is due takes all that was added before it
+along. What is not due yet is prepared meanwhile.
+"""
+
+import time
+from collections import deque
+from typing import Any
+
+from cellmeter_proxy.transact import Job
+
+
+class Waiting:
+    """The jobs that wait. Each has a number, from 1, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job[Any, Any]] = deque()
+        self._raw: deque[Job[Any, Any]] = deque()  # not prepared when they were added
+        self._due = 0  # jobs are due up to this number
+        self.newest = 0
+        """The number of the job that was added last."""
+
+    def add(self, job: Job[Any, Any]) -> None:
+        """Have a job wait; it is due at once unless it is patient."""
+        self.newest = job.number = self.newest + 1
+        self._jobs.append(job)
+        if job.patient:
+            self._raw.append(job)
+        else:
+            self._due = job.number
+
+    def make_due(self, number: int | None = None) -> None:
+        """Have the jobs up to a number due, or all of them."""
+        self._due = self.newest if number is None else max(self._due, number)
+
+    @property
+    def has_undue(self) -> bool:
+        """There are jobs that wait for something."""
+        return self.newest > self._due
+
+    @property
+    def has_work(self) -> bool:
+        """There is something to ``take`` or to ``prepare``."""
+        return bool(self._raw) or self._is_due
+
+    @property
+    def _is_due(self) -> bool:
+        return bool(self._jobs) and self._jobs[0].number <= self._due
+
+    def take(self, most: int, end: float) -> list[Job[Any, Any]]:
+        """What is written next, prepared or failed: one piece that takes long, or others until the time is over.
+
+        Args:
+            most: so many at the most.
+            end: by ``time.perf_counter``.
+
+        """
+        taken: list[Job[Any, Any]] = []
+        while self._is_due and len(taken) < most and time.perf_counter() < end:
+            if taken and self._jobs[0].aside:
+                break
+            job = self._jobs.popleft()
+            job.number = 0
+            job.be_prepared()
+            taken.append(job)
+            if job.aside:
+                break
+        return taken
+
+    def prepare(self, end: float) -> None:
+        """Prepare what waits, until the time is over."""
+        while self._raw and time.perf_counter() < end:
+            self._raw.popleft().be_prepared()
