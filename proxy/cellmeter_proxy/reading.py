@@ -70,7 +70,7 @@ def _read_on(call: Call, body: bytes, redactor: Redactor, resent: Resent) -> Rea
     else:
         history, request_hash = _read_history(request, messages, like.sent.history)
     if request is not canonical.NOT_JSON and not negative_zero:
-        resent.keep(call.session, Sent(body, spans, redactor, states, history), like.sent)
+        resent.keep(call.session, Sent(body, spans, redactor, states, history), like)
     facts = request_facts(call.dialect, call.endpoint, request, [] if history is None else history.chain)
     return Reading(facts, request_hash, f"sha256:{states[-1].hexdigest()}", spans)
 

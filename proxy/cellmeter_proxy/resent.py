@@ -19,8 +19,8 @@ _MAX_SESSIONS: Final = 1024
 _BRANCHES: Final = 4
 """So many bodies are kept of a session: agents have several conversations at a time."""
 _PROBE: Final = 512
-_MOST: Final = 0.75
-"""A body that shares as much is not compared with others."""
+_CHANGED: Final = 512
+"""So many bytes of a body may be missing in the one that goes on from it: agents move their cache marks."""
 _STATE_BYTES: Final = 512
 """About what the state of a hash takes."""
 
@@ -73,13 +73,19 @@ class Like(NamedTuple):
     head: int
     tail: int
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the body is the earlier one, with more put in: the next turn of a conversation."""
+        return len(self.sent.body) - self.head - self.tail <= _CHANGED
+
     def known(self, redactor: Redactor) -> Known | None:
         """What is known of the secrets in the body."""
         sent = self.sent
         return Known(sent.spans, len(sent.body), self.head, self.tail) if sent.redactor is redactor else None
 
 
-_UNLIKE: Final = Like(Sent(b"", [], None), 0, 0)
+UNLIKE: Final = Like(Sent(b"", [], None), 0, 0)
+"""Nothing that is alike."""
 
 
 class Resent:
@@ -93,25 +99,32 @@ class Resent:
 
     def like(self, session: str, body: bytes) -> Like:
         """The request of a session that a body shares most with; an empty one where there is none such."""
-        best = _UNLIKE
+        best = UNLIKE
         for sent in self._sessions.get(session, ()):
             if sent.body[:_PROBE] != body[:_PROBE] and sent.body[-_PROBE:] != body[-_PROBE:]:
                 continue
             head = common_prefix(sent.body, body)
             tail = common_suffix(sent.body, body, min(len(sent.body), len(body)) - head)
-            if head + tail > best.head + best.tail:
-                best = Like(sent, head, tail)
-            if head + tail >= len(body) * _MOST:
-                break
+            found = Like(sent, head, tail)
+            if found.goes_on:
+                return found
+            best = max(best, found, key=lambda one: one.head + one.tail)
         return best
 
-    def keep(self, session: str, sent: Sent, instead: Sent) -> None:
-        """Remember a request, in place of the one that it goes on from."""
+    def keep(self, session: str, sent: Sent, like: Like) -> None:
+        """Remember a request, in place of the one that it goes on from.
+
+        Args:
+            session: whose request it is.
+            sent: the request.
+            like: what ``like`` gave for it.
+
+        """
         if sent.weight() > self._max_bytes:
             return
         with self._lock:
             before = self._sessions.pop(session, ())
-            others = [one for one in before if one is not instead][: _BRANCHES - 1]
+            others = [one for one in before if one is not like.sent or not like.goes_on][: _BRANCHES - 1]
             self._sessions[session] = (sent, *others)
             self._bytes += sent.weight() + _weight(others) - _weight(before)
             while self._bytes > self._max_bytes or len(self._sessions) > _MAX_SESSIONS:

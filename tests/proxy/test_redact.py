@@ -7,7 +7,7 @@ import re
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmeter_proxy.record import Dialect
@@ -21,6 +21,7 @@ from cellmeter_proxy.redact import (
     redact_stream,
     redact_url,
 )
+from cellmeter_proxy.redact.shared import Known
 from cellmeter_proxy.redact.words import long_words
 from cellmeter_proxy.sse import split
 
@@ -75,6 +76,16 @@ def test_what_has_the_shape_of_a_key_keeps_only_its_shape(key: str, masked: str)
     assert Redactor().text(f'{{"k": "{key}"}}') == (f'{{"k": "{masked}"}}', 1)
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "é", "/", "=", '"', "\\"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_key_at_the_beginning_of_a_line_is_masked_however_json_writes_the_line(before: str, ascii_only: bool) -> None:
+    once = json.dumps({"output": f"x{before}{KEY}"}, ensure_ascii=ascii_only)
+    twice = json.dumps({"arguments": once}, ensure_ascii=ascii_only)
+    for text in (once, twice):
+        masked, found = Redactor().text(text)
+        assert (masked, found) == (text.replace(KEY[8:], "*" * 32), 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -100,6 +111,52 @@ def test_no_secret_survives_in_any_bytes(data: bytes, secret: str) -> None:
     masked, _ = Redactor([secret]).bytes(data + plain + data)
     assert plain not in masked or not plain.strip(b"*")
     assert len(masked) == 2 * len(data) + len(plain)
+
+
+SHAPES = (
+    rb"sk-(?:ant-|proj-|or-v1-|svcacct-)?(?=[A-Za-z_-]*[0-9])()[A-Za-z0-9_-]{20,}",
+    rb"xox[abeoprs]-()[A-Za-z0-9-]{10,}",
+    rb"AKIA()[A-Z0-9]{16}",
+    rb"eyJ()[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    rb"[Bb]earer ()(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}",
+)
+START = rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
+PARTS = (
+    *(b"sk-", b"sk-proj-", b"xoxb-", b"AKIA", b"eyJ", b".eyJ", b"Bearer ", b"bearer "),
+    *(b"A", b"1", b"a1B2" * 4, b"0" * 11, b"Z9" * 8, b"-", b"_", b".", b"/", b"="),
+    *(b" ", b'"', b"\\", b"\\n", b"\\u00e9", b",", b":", b"{", b"\xff", b"*", b"hunter22", b'pa"ss,wo', b'pa\\"ss,wo'),
+)
+GIVEN = ("hunter22", 'pa"ss,wo', "AKIA1")
+DATA = st.lists(st.sampled_from(PARTS), max_size=14).map(b"".join)
+
+
+def as_defined(data: bytes) -> bytes:
+    """The data masked by patterns that are each tried everywhere."""
+    out = bytearray(data)
+    patterns = [re.compile(START + shape) for shape in SHAPES]
+    patterns += [re.compile(b"()" + re.escape(form)) for form in (b"hunter22", b'pa"ss,wo', b'pa\\"ss,wo')]
+    for pattern in patterns:
+        for match in pattern.finditer(data):
+            out[match.end(1) : match.end()] = b"*" * (match.end() - match.end(1))
+    return bytes(out)
+
+
+@given(DATA)
+@settings(max_examples=400)
+def test_what_is_masked_is_what_the_shapes_define(data: bytes) -> None:
+    assert Redactor(GIVEN).bytes(data)[0] == as_defined(data)
+
+
+@given(st.tuples(DATA, DATA), st.tuples(DATA, DATA), st.tuples(st.integers(0, 40), st.integers(0, 40)))
+@settings(max_examples=400)
+def test_what_is_known_of_other_data_that_begins_and_ends_alike_changes_nothing(
+    ends: tuple[bytes, bytes], middles: tuple[bytes, bytes], less: tuple[int, int]
+) -> None:
+    redactor = Redactor(GIVEN)
+    before, data = (ends[0] + middle + ends[1] for middle in middles)
+    head, tail = (max(len(end) - short, 0) for end, short in zip(ends, less, strict=True))
+    known = Known(redactor.spans(before), len(before), head, tail)
+    assert redactor.spans(data, known) == redactor.spans(data)
 
 
 def test_short_texts_that_come_again_are_looked_through_once_and_still_judged_alike() -> None:
