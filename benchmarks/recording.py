@@ -31,6 +31,7 @@ from cellmeter_proxy.outcome import Head
 from cellmeter_proxy.record import Attempt, Call, new_id, now_us
 from cellmeter_proxy.recording import Answer, Prepared, prepare_close, prepare_open
 from cellmeter_proxy.redact import Redactors
+from cellmeter_proxy.resent import Resent
 from cellmeter_proxy.watch import Watcher, watch
 from cellmeter_proxy.writer import LogWriter
 from cellmeter_proxy.writing import close_call, open_call
@@ -175,14 +176,17 @@ def watched(load: Load, chunks: list[bytes]) -> Watcher:
 
 def stages(load: Load, bodies: list[tuple[bytes, list[bytes]]], path: Path, clock: Clock) -> None:
     """Each stage alone, in one thread, a group at a time."""
-    redactors, metrics = Redactors(), Metrics("benchmark")
+    redactors, resent, metrics = Redactors(), Resent(), Metrics("benchmark")
     with Log.create(path) as log:
         for start in range(0, len(bodies), AT_ONCE):
             group = bodies[start : start + AT_ONCE]
             with clock.of("describe the call, find its redactor"):
                 begun = [(a_call(), redactors.of(KEYS)) for _ in group]
             with clock.of("read, hash, mask and pack the request"):
-                opened = [prepare_open(call, body, mask) for (call, mask), (body, _) in zip(begun, group, strict=True)]
+                opened = [
+                    prepare_open(call, body, mask, resent=resent)
+                    for (call, mask), (body, _) in zip(begun, group, strict=True)
+                ]
             with clock.of("write the open rows"):
                 write(log, opened, lambda log, one: log.open_call(one.call))
             with clock.of("watch the answer"):
@@ -213,13 +217,13 @@ async def everything(load: Load, bodies: list[tuple[bytes, list[bytes]]], path: 
     """All of it as the relay does it, threads and commits included."""
     writer = await LogWriter.open(path)
     accountant, metrics = await Accountant.start(writer), Metrics("benchmark")
-    redactors = Redactors()
+    redactors, resent = Redactors(), Resent()
     waiting = iter(bodies)
 
     async def calls() -> None:
         for body, chunks in waiting:
             mask = redactors.of(KEYS)
-            opening = open_call(writer, a_call(), body, mask)
+            opening = open_call(writer, a_call(), body, mask, resent=resent)
             await asyncio.sleep(0)  # the provider's time
             whole = len(chunks) == 1  # when its head came; else the row is committed before anything is released
             call, answer = closing(await (opening.described() if whole else opening), load, chunks)

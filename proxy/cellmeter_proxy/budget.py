@@ -105,9 +105,12 @@ class Ledger:
 
     def accounts(self, session: str, cell_budget: Budget | None = None) -> list[Account]:
         """The accounts that a call is charged to: only those that have a bound."""
-        own = [("cell", cell_budget), ("session", self._per_session)]
-        found = [self._account(owner, session, budget) for owner, budget in own if budget is not None]
-        return found if self._sweep is None else [*found, self._sweep]
+        found = [] if cell_budget is None else [self._account("cell", session, cell_budget)]
+        if self._per_session is not None:
+            found.append(self._account("session", session, self._per_session))
+        if self._sweep is not None:
+            found.append(self._sweep)
+        return found
 
     def _account(self, owner: str, session: str, budget: Budget) -> Account:
         key = (owner, session)

@@ -9,8 +9,8 @@ escape is encoded as its three bytes (generalised UTF-8, https://simonsapin.gith
 
 import json
 import re
-from collections.abc import Iterable
-from typing import Any, Final, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
@@ -30,7 +30,18 @@ _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _DECODER: Final = msgspec.json.Decoder(float_hook=msgspec.Raw)
 _NEGATIVE_ZERO: Final = re.compile(rb"-0(?![0-9.eE])")
 _BEFORE_NUMBERS: Final = b" \t\n\r:,["
+_AROUND_ZERO: Final = 2
+"""So many bytes on either side of a place tell whether a negative zero reaches over it."""
 _CONTAINERS: Final = frozenset({dict, list})
+_GAP: Final = b"\0"
+"""What no canonical form has: control characters are escaped."""
+
+
+class Around(NamedTuple):
+    """The canonical form of an object before and after the elements of one of its arrays."""
+
+    head: bytes
+    tail: bytes
 
 
 def body_hash(body: bytes) -> str:
@@ -48,6 +59,15 @@ def hash_of(value: object) -> str | None:
     return None if value is NOT_JSON else f"c1:{digest_of(dump(value))}"
 
 
+def around(value: dict[str, Any], name: str) -> Around:
+    """The canonical form of an object that ``parse`` returned, without the elements of the array of this name.
+
+    With the forms of the elements, and commas between them, it is the form of the whole.
+    """
+    head, _, tail = dump({**value, name: msgspec.Raw(b"[" + _GAP + b"]")}).partition(_GAP)
+    return Around(head, tail)
+
+
 def prefix_chain(messages: Iterable[object]) -> list[str]:
     """One ``c1:sha256:<hex>`` per message, each of it and of all before it.
 
@@ -58,24 +78,40 @@ def prefix_chain(messages: Iterable[object]) -> list[str]:
         messages: values as ``parse`` returns them.
 
     """
-    chain: list[str] = []
-    parent = "null"
-    for message in messages:
-        link = b'{"message":%b,"parent":%b}' % (dump(message), parent.encode())
-        chain.append(f"c1:{digest_of(link)}")
-        parent = f'"{chain[-1]}"'
+    return chain_on([dump(message) for message in messages])
+
+
+def chain_on(forms: Iterable[bytes], links: Sequence[str] = ()) -> list[str]:
+    """The prefix chain of messages by their canonical forms, from where it has come to so far.
+
+    Args:
+        forms: of the messages that follow.
+        links: the chain up to them.
+
+    """
+    chain = list(links)
+    parent = b'"%b"' % chain[-1].encode() if chain else b"null"
+    for form in forms:
+        link = "c1:" + digest_of(b'{"message":%b,"parent":%b}' % (form, parent))
+        chain.append(link)
+        parent = b'"%b"' % link.encode()
     return chain
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes, *, negative_zero: bool | None = None) -> Any:
     """The value of a JSON text, its numbers such that ``dump`` writes their literals, or ``NOT_JSON``.
 
     NaN and infinities, a byte order mark, bytes that are not UTF-8, nesting beyond ``MAX_DEPTH`` and a text beyond
     ``MAX_BYTES`` or ``MAX_ELEMENTS`` are not JSON here.
+
+    Args:
+        body: the text.
+        negative_zero: what ``has_negative_zero`` says of it, for whoever has asked already.
+
     """
     if len(body) > MAX_ELEMENTS and (len(body) > MAX_BYTES or body.count(b",") > MAX_ELEMENTS):
         return NOT_JSON
-    value = _parse(body)
+    value = _parse(body, negative_zero=has_negative_zero(body) if negative_zero is None else negative_zero)
     return value if _depth_within(value, MAX_DEPTH) else NOT_JSON
 
 
@@ -87,13 +123,27 @@ def dump(value: object) -> bytes:
         return _dump_surrogates(value).encode("utf-8", "surrogatepass")
 
 
-def _parse(body: bytes) -> Any:
+def has_negative_zero(body: bytes, start: int = 0, end: int | None = None) -> bool:
+    """Whether ``-0`` stands where a number can begin; in a string it may stand there too.
+
+    Args:
+        body: a JSON text.
+        start: of the part to look through, where that and the bytes beside it are all that can have one.
+        end: of that part; None is the end of the text.
+
+    """
+    end = len(body) if end is None else end + _AROUND_ZERO
+    found = _NEGATIVE_ZERO.finditer(body, max(start - _AROUND_ZERO, 0), end)
+    return any(body[minus.start() - 1 : minus.start()] in _BEFORE_NUMBERS for minus in found)
+
+
+def _parse(body: bytes, *, negative_zero: bool) -> Any:
     """The value, read by msgspec where that keeps all that is written: it gives integers as they are, but no sign to 0.
 
     What it refuses is left to the standard library, which takes lone surrogates and integers of any length.
     """
     try:
-        if not _has_negative_zero(body):
+        if not negative_zero:
             return _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -101,11 +151,6 @@ def _parse(body: bytes) -> Any:
         return _decoder().decode(body.decode())
     except (ValueError, RecursionError):
         return NOT_JSON
-
-
-def _has_negative_zero(body: bytes) -> bool:
-    """Whether ``-0`` stands where a number can begin; in a text it may stand there too."""
-    return any(body[found.start() - 1 : found.start()] in _BEFORE_NUMBERS for found in _NEGATIVE_ZERO.finditer(body))
 
 
 def _decoder() -> json.JSONDecoder:

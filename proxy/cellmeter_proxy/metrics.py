@@ -7,19 +7,19 @@ client is among them.
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Final, TypeVar, cast
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
 from cellmeter_proxy.http_server import Reply
 from cellmeter_proxy.messages import Family, Sample
-from cellmeter_proxy.record import Call
+from cellmeter_proxy.record import Call, Dialect
+from cellmeter_proxy.tallies import Counts, Distribution, Distributions
 
 # The bounds that the conventions ask for, and three more, because agents wait for many minutes.
 _DURATION_S: Final = tuple(0.01 * 2**power for power in range(17))
@@ -32,9 +32,16 @@ _TOKENS: Final = tuple(4**power for power in range(14))
 _OPEN: Final = "cellmeter_open_calls"
 _LEAST: Final = frozenset({"process_start_time_seconds", "process_max_fds"})
 _INFO: Final = frozenset({"cellmeter_build_info"})
-_KINDS: Final = ("prompt", "cache_read", "cache_write", "completion", "reasoning")
-_token_counts: Final = attrgetter(*(f"{kind}_tokens" for kind in _KINDS))
-M = TypeVar("M", bound=MetricWrapperBase)
+_KINDS: Final = tuple((kind,) for kind in ("prompt", "cache_read", "cache_write", "completion", "reasoning"))
+_token_counts: Final = attrgetter(*(f"{kind}_tokens" for (kind,) in _KINDS))
+
+
+class _Operation(NamedTuple):
+    """What is observed of the calls of one dialect at one provider."""
+
+    duration: Distribution
+    prompt: Distribution
+    completion: Distribution
 
 
 class Metrics:
@@ -42,54 +49,49 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         registry = self._registry = CollectorRegistry()
-        self._children: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
-        self._providers: dict[str | None, str] = {}
+        self._operations: dict[tuple[Dialect, str | None], _Operation] = {}
         ProcessCollector(registry=registry)
         Info("cellmeter_build", "The software that counts", registry=registry).info({"version": version})
-        self._calls = Counter(
+        self._calls = Counts(
+            registry,
             "cellmeter_calls",
             "Requests that were recorded and have ended, by outcome and by the class of the status",
-            ["dialect", "outcome", "status_class"],
-            registry=registry,
+            *("dialect", "outcome", "status_class"),
         )
-        self._tokens = Counter(
+        self._tokens = Counts(
+            registry,
             "cellmeter_tokens",
             "Tokens that providers reported; prompt is all input, completion all output, the others are parts of them",
-            ["kind"],
-            registry=registry,
+            "kind",
         )
         self._open = Gauge(_OPEN, "Requests that are being served", registry=registry)
         self._write_failures = Counter(
             "cellmeter_log_write_failures", "Requests refused because the log did not take their row", registry=registry
         )
-        self._commit_wait = _histogram(
+        self._commit_wait = Distributions(
             registry, "cellmeter_commit_wait_seconds", "How long the end of an answer waited for its row", _COMMIT_S
-        )
-        self._first_token = _histogram(
+        ).of()
+        self._first_token = Distributions(
             registry,
             "cellmeter_time_to_first_token_seconds",
             "From the whole request to the first token of content, reasoning or a tool call, where it is streamed",
             _FIRST_TOKEN_S,
-        )
-        self._duration = _histogram(
+        ).of()
+        self._durations = Distributions(
             registry,
             "gen_ai_client_operation_duration_seconds",
             "From the whole request to the end of the provider's answer",
             _DURATION_S,
-            "gen_ai_operation_name",
-            "gen_ai_provider_name",
+            *("gen_ai_operation_name", "gen_ai_provider_name"),
         )
-        self._usage = _histogram(
+        self._usages = Distributions(
             registry,
             "gen_ai_client_token_usage",
             "Tokens of one call as the provider reported them",
             _TOKENS,
-            "gen_ai_operation_name",
-            "gen_ai_provider_name",
-            "gen_ai_token_type",
+            *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_token_type"),
         )
-        for kind in _KINDS:
-            self._tokens.labels(kind)
+        self._tokens.of.update(dict.fromkeys(_KINDS, 0))
 
     def watch_open_calls(self, count: Callable[[], int]) -> None:
         """Ask for the number of open calls there, whenever the counts are shown."""
@@ -98,13 +100,13 @@ class Metrics:
     def recorded(self, call: Call, commit_wait_s: float) -> None:
         """Count a call whose closing row has been committed."""
         status_class = "none" if call.status is None else f"{call.status // 100}xx"
-        self._child(self._calls, call.dialect, call.outcome or "none", status_class).inc()
+        self._calls.of[call.dialect, call.outcome or "none", status_class] += 1
         self._commit_wait.observe(commit_wait_s)
         if call.ttft_ms is not None:
             self._first_token.observe(call.ttft_ms / 1000)
         for kind, tokens in zip(_KINDS, _token_counts(call), strict=True):
             if tokens:
-                self._child(self._tokens, kind).inc(tokens)
+                self._tokens.of[kind] += tokens
         if call.dialect in OPERATIONS:
             self._observe_operation(call)
 
@@ -133,23 +135,21 @@ class Metrics:
         ]
 
     def _observe_operation(self, call: Call) -> None:
-        provider = self._providers.get(call.upstream)
-        if provider is None:
-            provider = self._providers[call.upstream] = provider_name(call.upstream) or "unknown"
-        names = (operation_name(call.dialect), provider)
+        observed = self._operations.get((call.dialect, call.upstream))
+        if observed is None:
+            observed = self._operations[call.dialect, call.upstream] = self._operation(call)
         if call.latency_ms is not None:
-            self._child(self._duration, *names).observe(call.latency_ms / 1000)
-        for type_, tokens in (("input", call.prompt_tokens), ("output", call.completion_tokens)):
-            if tokens is not None:
-                self._child(self._usage, *names, type_).observe(tokens)
+            observed.duration.observe(call.latency_ms / 1000)
+        if call.prompt_tokens is not None:
+            observed.prompt.observe(call.prompt_tokens)
+        if call.completion_tokens is not None:
+            observed.completion.observe(call.completion_tokens)
 
-    def _child(self, family: M, *labels: str) -> M:
-        """The series of a family with these labels; to ask the family for it takes a lock and checks every name."""
-        key = (family, labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = family.labels(*labels)
-        return cast("M", child)
+    def _operation(self, call: Call) -> _Operation:
+        names = (operation_name(call.dialect), provider_name(call.upstream) or "unknown")
+        return _Operation(
+            self._durations.of(*names), self._usages.of(*names, "input"), self._usages.of(*names, "output")
+        )
 
 
 def show_metrics(counts: Callable[[], Awaitable[list[Family]]]) -> Callable[[], Awaitable[Reply]]:
@@ -223,9 +223,3 @@ class _Given(Collector):
             for sample in family.samples:
                 metric.add_sample(sample.name, sample.labels, sample.value)
             yield metric
-
-
-def _histogram(
-    registry: CollectorRegistry, name: str, documentation: str, bounds: tuple[float, ...], *labels: str
-) -> Histogram:
-    return Histogram(name, documentation, labels, buckets=bounds, registry=registry)

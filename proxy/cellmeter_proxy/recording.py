@@ -12,15 +12,15 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from cellmeter_proxy import canonical
 from cellmeter_proxy.blobs import Content, arrivals
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
+from cellmeter_proxy.reading import opaque, read
 from cellmeter_proxy.record import Attempt, Call, Dialect, Record
-from cellmeter_proxy.redact import Redactor, redact_frames
+from cellmeter_proxy.redact import Redactor, mask, redact_frames
+from cellmeter_proxy.resent import Resent
 from cellmeter_proxy.watch import Watcher
-from cellmeter_proxy.wire import request_facts
 
 R = TypeVar("R", bound=Record)
 _FOREIGN: Final[dict[type[Record], tuple[str, ...]]] = {
@@ -67,23 +67,27 @@ class Answer:
     broken: Broken | None = None
 
 
-def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Prepared:
+def prepare_open(
+    call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None, resent: Resent | None = None
+) -> Prepared:
     """Derive from a request's bytes what its row says of them."""
     plain = body if call.request_encoding is None else decode(body, call.request_encoding)
-    request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
-    facts = request_facts(call.dialect, call.endpoint, request)
-    stored, masked = redactor.bytes(body if plain is None else plain)
-    blob = make_content(stored if masked else body, grows=True)
+    source = body if plain is None else plain
+    said = opaque(call, body, redactor) if plain is None else read(call, plain, redactor, resent)
+    facts, masked = said.facts, len(said.spans)
+    exact = said.body_hash if source is body else digest_of(body)
+    blob = make_content(mask(source, said.spans), grows=True) if masked else Content(exact, body, grows=True)
     row = replace(
         call,
         request_model=facts.model,
         stream=facts.stream,
-        body_hash=digest_of(body) if masked else blob.digest,
-        request_hash=canonical.hash_of(request),
+        body_hash=exact,
+        request_hash=said.request_hash,
         sent_hash=None if sent is None else digest_of(sent),
         prefix_hash=facts.prefix[-1] if facts.prefix else None,
         message_count=facts.message_count,
-        provider_tools=[_clean(tool, redactor) for tool in facts.provider_tools] if isinstance(request, dict) else None,
+        # A request that is no object has no stream either.
+        provider_tools=None if facts.stream is None else [_clean(tool, redactor) for tool in facts.provider_tools],
         request_bytes=len(body),
         request_blob=blob.digest,
         redactions=masked,

@@ -42,6 +42,7 @@ from cellmeter_proxy.record import Call, Outcome, new_id, now_us
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactors
 from cellmeter_proxy.replies import error_reply
+from cellmeter_proxy.resent import Resent
 from cellmeter_proxy.sending import NoAnswerError, Outgoing, Sender
 from cellmeter_proxy.splice import add_include_usage
 from cellmeter_proxy.throttle import Throttle
@@ -116,6 +117,7 @@ class Relay:
         )
         self._metrics = commons.metrics
         self._redactors = Redactors()
+        self._resent = Resent()
         self._complained = False
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -197,7 +199,7 @@ class Relay:
         body = upload.body
         refused = upload.trouble is not None or isinstance(admission, Refusal)
         asking = None if refused else self._asking(call, body)
-        opening = open_call(self._writer, call, body, redactor, sent=asking)
+        opening = open_call(self._writer, call, body, redactor, sent=asking, resent=self._resent)
         return Exchange(request, body, call, redactor, began, opening, asking)
 
     def _asking(self, call: Call, body: bytes) -> bytes | None:

@@ -16,6 +16,7 @@ from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Attempt, Call, now_us
 from cellmeter_proxy.recording import Answer, Prepared, prepare_close, prepare_open
 from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.resent import Resent
 from cellmeter_proxy.transact import Job
 from cellmeter_proxy.writer import LogWriter
 
@@ -73,7 +74,15 @@ def _unpriced(call: Call) -> Call:
     return call
 
 
-def open_call(writer: LogWriter, call: Call, body: bytes, redactor: Redactor, *, sent: bytes | None = None) -> Opening:
+def open_call(
+    writer: LogWriter,
+    call: Call,
+    body: bytes,
+    redactor: Redactor,
+    *,
+    sent: bytes | None = None,
+    resent: Resent | None = None,
+) -> Opening:
     """Have the row of a call written that has begun.
 
     Args:
@@ -82,9 +91,10 @@ def open_call(writer: LogWriter, call: Call, body: bytes, redactor: Redactor, *,
         body: exactly as received.
         redactor: knows the secrets of the call.
         sent: what goes to the provider instead, where that differs.
+        resent: what the sessions sent before.
 
     """
-    prepare = partial(prepare_open, call, body, redactor, sent=sent)
+    prepare = partial(prepare_open, call, body, redactor, sent=sent, resent=resent)
     return Opening(writer, writer.defer(prepare, _write_open, otherwise=_unopened, size=len(body)))
 
 

@@ -14,6 +14,7 @@ from cellmeter_proxy.canonical import (
     NOT_JSON,
     body_hash,
     dump,
+    has_negative_zero,
     parse,
     prefix_chain,
     request_hash,
@@ -129,6 +130,14 @@ def test_the_form_is_the_defined_one_however_the_text_is_parsed(body: bytes) -> 
 def test_the_form_of_any_value_is_the_defined_one(value: object, spread: bool) -> None:
     body = json.dumps(value, indent=1 if spread else None, ensure_ascii=spread).encode("utf-8", "surrogatepass")
     assert canonical(body) == as_defined(body)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), st.binary(max_size=4), st.binary(max_size=4))
+def test_a_negative_zero_is_found_where_it_may_be(head: bytes, new: bytes, tail: bytes) -> None:
+    if not has_negative_zero(head + tail[:2]) and not has_negative_zero(head[-2:] + tail):
+        body = head + new + tail
+        around = has_negative_zero(body, len(head), len(head) + len(new))
+        assert around or not has_negative_zero(body)
 
 
 @given(st.binary())

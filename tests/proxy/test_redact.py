@@ -7,7 +7,7 @@ import re
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellmeter_proxy.record import Dialect
@@ -21,6 +21,7 @@ from cellmeter_proxy.redact import (
     redact_stream,
     redact_url,
 )
+from cellmeter_proxy.redact.shared import Known
 from cellmeter_proxy.redact.words import long_words
 from cellmeter_proxy.sse import split
 
@@ -75,6 +76,16 @@ def test_what_has_the_shape_of_a_key_keeps_only_its_shape(key: str, masked: str)
     assert Redactor().text(f'{{"k": "{key}"}}') == (f'{{"k": "{masked}"}}', 1)
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "é", "/", "=", '"', "\\"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_key_at_the_beginning_of_a_line_is_masked_however_json_writes_the_line(before: str, ascii_only: bool) -> None:
+    once = json.dumps({"output": f"x{before}{KEY}"}, ensure_ascii=ascii_only)
+    twice = json.dumps({"arguments": once}, ensure_ascii=ascii_only)
+    for text in (once, twice):
+        masked, found = Redactor().text(text)
+        assert (masked, found) == (text.replace(KEY[8:], "*" * 32), 1)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -102,6 +113,52 @@ def test_no_secret_survives_in_any_bytes(data: bytes, secret: str) -> None:
     assert len(masked) == 2 * len(data) + len(plain)
 
 
+SHAPES = (
+    rb"sk-(?:ant-|proj-|or-v1-|svcacct-)?(?=[A-Za-z_-]*[0-9])()[A-Za-z0-9_-]{20,}",
+    rb"xox[abeoprs]-()[A-Za-z0-9-]{10,}",
+    rb"AKIA()[A-Z0-9]{16}",
+    rb"eyJ()[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    rb"[Bb]earer ()(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}",
+)
+START = rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
+PARTS = (
+    *(b"sk-", b"sk-proj-", b"xoxb-", b"AKIA", b"eyJ", b".eyJ", b"Bearer ", b"bearer "),
+    *(b"A", b"1", b"a1B2" * 4, b"0" * 11, b"Z9" * 8, b"-", b"_", b".", b"/", b"="),
+    *(b" ", b'"', b"\\", b"\\n", b"\\u00e9", b",", b":", b"{", b"\xff", b"*", b"hunter22", b'pa"ss,wo', b'pa\\"ss,wo'),
+)
+GIVEN = ("hunter22", 'pa"ss,wo', "AKIA1")
+DATA = st.lists(st.sampled_from(PARTS), max_size=14).map(b"".join)
+
+
+def as_defined(data: bytes) -> bytes:
+    """The data masked by patterns that are each tried everywhere."""
+    out = bytearray(data)
+    patterns = [re.compile(START + shape) for shape in SHAPES]
+    patterns += [re.compile(b"()" + re.escape(form)) for form in (b"hunter22", b'pa"ss,wo', b'pa\\"ss,wo')]
+    for pattern in patterns:
+        for match in pattern.finditer(data):
+            out[match.end(1) : match.end()] = b"*" * (match.end() - match.end(1))
+    return bytes(out)
+
+
+@given(DATA)
+@settings(max_examples=400)
+def test_what_is_masked_is_what_the_shapes_define(data: bytes) -> None:
+    assert Redactor(GIVEN).bytes(data)[0] == as_defined(data)
+
+
+@given(st.tuples(DATA, DATA), st.tuples(DATA, DATA), st.tuples(st.integers(0, 40), st.integers(0, 40)))
+@settings(max_examples=400)
+def test_what_is_known_of_other_data_that_begins_and_ends_alike_changes_nothing(
+    ends: tuple[bytes, bytes], middles: tuple[bytes, bytes], less: tuple[int, int]
+) -> None:
+    redactor = Redactor(GIVEN)
+    before, data = (ends[0] + middle + ends[1] for middle in middles)
+    head, tail = (max(len(end) - short, 0) for end, short in zip(ends, less, strict=True))
+    known = Known(redactor.spans(before), len(before), head, tail)
+    assert redactor.spans(data, known) == redactor.spans(data)
+
+
 def test_short_texts_that_come_again_are_looked_through_once_and_still_judged_alike() -> None:
     redactor = Redactor(["hunter22"])
     for _ in range(2):
@@ -127,10 +184,12 @@ def test_a_redactor_is_made_once_for_the_same_secrets_and_not_kept_for_ever() ->
     assert again.text("hunter23 other-4") == ("******** other-4", 1)
 
 
-@given(st.lists(st.sampled_from([b"a", b"-", b"_", b"9" * 14, b"Z" * 15, b" ", b"\xff", b".", b"/"]), max_size=12))
-def test_the_long_words_are_the_long_runs_of_letters(pieces: list[bytes]) -> None:
+@given(st.lists(st.sampled_from([b"a", b"-_", b"~+/=", b"9" * 14, b"Z" * 15, b" ", b"\xff", b".", b":"]), max_size=12))
+def test_the_long_words_are_the_long_runs_of_what_keys_are_made_of(pieces: list[bytes]) -> None:
     data = b"".join(pieces)
-    assert long_words(data) == re.findall(rb"[A-Za-z0-9_-]{15,}", data)
+    runs = list(re.finditer(rb"[A-Za-z0-9_.~+/=-]{15,}", data))
+    assert long_words(data, before=0) == [run[0] for run in runs]
+    assert long_words(data) == [data[max(run.start() - 7, 0) : run.end()] for run in runs]
 
 
 def test_a_fingerprint_is_keyed_and_short() -> None:

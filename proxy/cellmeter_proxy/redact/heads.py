@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -58,6 +59,7 @@ def credential(value: str) -> str:
     return _SCHEME.sub("", value.strip(), count=1) if _SCHEME.match(value.strip()) else value.strip()
 
 
+@lru_cache(256)
 def is_credential_header(name: str) -> bool:
     """Whether the value of a request or response header is a secret."""
     name = name.lower()
@@ -73,9 +75,11 @@ def credentials(headers: Iterable[tuple[str, str]], query: str) -> Iterator[str]
 
     """
     for name, value in headers:
+        if not is_credential_header(name):
+            continue
         if name.lower() in {"cookie", "set-cookie"}:
             yield from (part.partition("=")[2].strip() for part in value.split(";"))
-        elif is_credential_header(name):
+        else:
             yield credential(value)
     for match in _PARAMETER.finditer(query):
         if _is_credential_parameter(match):

@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
+from cellmeter_proxy.redact.shared import Known, Span, joined, left
 from cellmeter_proxy.redact.words import long_words
 
 Data = bytes  # inside the class the name belongs to the method that the house calls ``bytes``
@@ -35,28 +36,28 @@ def _shape(needle: bytes, pattern: bytes) -> _Shape:
     return _Shape(needle, re.compile(_START + pattern))
 
 
-_START: Final = rb"(?<![A-Za-z0-9])"
-_WORDS: Final = tuple(
+_START: Final = rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
+"""Not within a word; the letters of an escape in JSON, such as that of a line's end, are no part of one."""
+_SHAPES: Final = tuple(
     _shape(needle, pattern)
     for needle, pattern in (
         (b"sk-", rb"(sk-(?:ant-|proj-|or-v1-|svcacct-)?)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"),
         (b"cm-", rb"(cm-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}"),
         (b"gsk_", rb"(gsk_)[A-Za-z0-9]{20,}"),
         (b"AIza", rb"(AIza)[A-Za-z0-9_-]{35}"),
-        (b"gh", rb"(gh[pousr]_)[A-Za-z0-9]{30,}"),
+        *((b"gh%c_" % kind, rb"(gh%c_)[A-Za-z0-9]{30,}" % kind) for kind in b"pousr"),
         (b"github_pat_", rb"(github_pat_)[A-Za-z0-9_]{22,}"),
         (b"xox", rb"(xox[abeoprs]-)[A-Za-z0-9-]{10,}"),
         (b"hf_", rb"(hf_)[A-Za-z0-9]{30,}"),
         (b"nvapi-", rb"(nvapi-)[A-Za-z0-9_-]{30,}"),
         (b"xai-", rb"(xai-)[A-Za-z0-9]{30,}"),
         (b"AKIA", rb"(AKIA)[A-Z0-9]{16}"),
+        (b"eyJ", rb"(eyJ)[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+        *((b"%cearer " % b, rb"(%cearer )(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}" % b) for b in b"Bb"),
     )
 )
-"""Keys that are, each, part of one long word (see ``words``), and begin with the text without which there is none."""
-_OTHERS: Final = (
-    _shape(b".eyJ", rb"(eyJ)[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
-    _shape(b"earer ", rb"([Bb]earer )(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}"),
-)
+"""Each begins with the text without which there is none, and is part of one long word and what is before it: ``words``.
+"""
 
 
 class _Form(msgspec.Struct, frozen=True):
@@ -79,19 +80,16 @@ class Redactor:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
         self._harmless: set[str] = set()
         long_enough = [form for form in forms if len(form) >= MIN_SECRET]
-        self._forms = [_Form(form, max(long_words(form), key=len, default=b"")) for form in long_enough]
-        self._in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _WORDS)]
-        self._in_data = [*(form.text for form in self._forms if not form.word), *(shape.needle for shape in _OTHERS)]
+        self._forms = [_Form(form, max(long_words(form, before=0), key=len, default=b"")) for form in long_enough]
+        self._longest = max(map(len, long_enough), default=0)
+        in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _SHAPES)]
+        self._in_words = re.compile(b"|".join(map(re.escape, in_words))).search
+        self._in_data = [form.text for form in self._forms if not form.word]
 
     def bytes(self, data: Data) -> tuple[Data, int]:
         """The data with its secrets masked, and how many there were."""
         found = self.spans(data)
-        if not found:
-            return data, 0
-        out = bytearray(data)
-        for start, end in found:
-            out[start:end] = _MASK * (end - start)
-        return bytes(out), len(found)
+        return (mask(data, found), len(found)) if found else (data, 0)
 
     def text(self, text: str) -> tuple[str, int]:
         """The same for text. A character beyond ASCII becomes as many asterisks as it has bytes in UTF-8."""
@@ -111,20 +109,34 @@ class Redactor:
             known.update(text for text in new if len(text) < _SHORT)
         return True
 
-    def spans(self, data: Data) -> list[tuple[int, int]]:
-        """Where the bytes are that have to be masked: in order, and none touching the next."""
+    def spans(self, data: Data, known: Known | None = None) -> list[Span]:
+        """Where the bytes are that have to be masked: in order, and none touching the next.
+
+        Args:
+            data: to look through.
+            known: what this redactor found in other data that begins and ends alike.
+
+        """
+        start, end, elsewhere = left(data, known, self._longest)
+        found = self._spans(data[start:end])
+        if not found and not elsewhere:
+            return []
+        return joined([*elsewhere, *((first + start, last + start) for first, last in found)])
+
+    def _spans(self, data: Data) -> list[Span]:
         words = b" ".join(long_words(data))
-        if not any(map(words.__contains__, self._in_words)) and not any(map(data.__contains__, self._in_data)):
+        if self._in_words(words) is None and not any(map(data.__contains__, self._in_data)):
             return []
         spans = (*_given(data, words, self._forms), *_shaped(data, words))
-        found = sorted(span for span in spans if data[slice(*span)].strip(_MASK))
-        merged: list[tuple[int, int]] = []
-        for start, end in found:
-            if merged and start <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((start, end))
-        return merged
+        return [span for span in spans if data[slice(*span)].strip(_MASK)]
+
+
+def mask(data: Data, spans: Iterable[Span]) -> Data:
+    """The data with asterisks where the spans are."""
+    out = bytearray(data)
+    for start, end in spans:
+        out[start:end] = _MASK * (end - start)
+    return Data(out)
 
 
 class Redactors:
@@ -170,10 +182,7 @@ def _given(data: bytes, words: bytes, forms: list[_Form]) -> Iterator[tuple[int,
 
 
 def _shaped(data: bytes, words: bytes) -> Iterator[tuple[int, int]]:
-    for shape in _OTHERS:
-        if shape.needle in data:
-            yield from ((match.end(1), match.end()) for match in shape.pattern.finditer(data))
-    for shape in _WORDS:
+    for shape in _SHAPES:
         at = data.find(shape.needle) if shape.needle in words else -1
         while at >= 0:
             match = shape.pattern.match(data, at)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import msgspec
-
 from cellmeter_proxy.record import Usage
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
@@ -66,8 +64,8 @@ class ChoiceReader:
         if groq or chunk.get("error") is not None:
             self._error = error_text(chunk.get("error")) or error_text(as_object(groq).get("error")) or self._error
 
-    def facts(self, *, complete: bool) -> AnswerFacts:
-        """What all that was read comes to."""
+    def facts(self, *, complete: bool, error: str | None = None) -> AnswerFacts:
+        """What all that was read comes to, with an error that was found elsewhere where none was read."""
         reported = self._reported
         usage = None if reported is None else reported.usage
         calls = sum(max(len(ids - {None}), 1) for ids in self._calls.values())
@@ -80,7 +78,7 @@ class ChoiceReader:
             usage_source=source_of(usage, final=self._usage_final or complete),
             usage_json=None if self._usage_json is None else verbatim(self._usage_json[0], *self._usage_json[1]),
             provider_cost=None if reported is None else reported.cost,
-            error=self._error,
+            error=self._error or error,
             complete=complete,
         )
 
@@ -150,8 +148,7 @@ def read_answer(body: bytes) -> AnswerFacts:
     answer = load_answer(body)
     reader = ChoiceReader()
     reader.read(answer, body)
-    facts = reader.facts(complete=bool(answer))
-    return msgspec.structs.replace(facts, error=facts.error or answer_error(answer))
+    return reader.facts(complete=bool(answer), error=answer_error(answer))
 
 
 def history(body: dict[str, Any]) -> list[Any] | None:

@@ -35,14 +35,30 @@ def read_request(dialect: Dialect, endpoint: str, body: bytes) -> RequestFacts:
         body: without content coding (see ``encodings.decode``).
 
     """
-    return request_facts(dialect, endpoint, canonical.parse(body))
+    request = canonical.parse(body)
+    chain = canonical.prefix_chain(map(plain_message, history_of(dialect, request) or []))
+    return request_facts(dialect, endpoint, request, chain)
 
 
-def request_facts(dialect: Dialect, endpoint: str, request: object) -> RequestFacts:
-    """What a request says, for whoever has parsed its body already (``canonical.parse``)."""
+def history_of(dialect: Dialect, request: object) -> list[Any] | None:
+    """The messages or input items of a parsed request, oldest first, or None where it has none."""
+    read = _HISTORIES.get(dialect)
+    return read(request) if read is not None and isinstance(request, dict) else None
+
+
+def request_facts(dialect: Dialect, endpoint: str, request: object, chain: list[str]) -> RequestFacts:
+    """What a request says, for whoever has parsed its body and hashed its history already.
+
+    Args:
+        dialect: see ``dialect_of``.
+        endpoint: the path as the agent sent it.
+        request: as ``canonical.parse`` returned it.
+        chain: over its history (see ``history_of``), each message as ``history.plain_message`` has it.
+
+    """
     if not isinstance(request, dict):
         return RequestFacts(dialect=dialect, endpoint=endpoint)
-    history = _HISTORIES[dialect](request) if dialect in _HISTORIES else None
+    history = history_of(dialect, request)
     return RequestFacts(
         dialect=dialect,
         endpoint=endpoint,
@@ -50,7 +66,7 @@ def request_facts(dialect: Dialect, endpoint: str, request: object) -> RequestFa
         stream=request.get("stream") is True,
         asks_usage=as_object(request.get("stream_options")).get("include_usage") is True,
         message_count=None if history is None else len(history),
-        prefix=canonical.prefix_chain(map(plain_message, history or [])),
+        prefix=chain,
         provider_tools=provider_tools(dialect, request, history or []),
     )
 

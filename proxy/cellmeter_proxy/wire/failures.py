@@ -6,6 +6,8 @@ from typing import Final
 from cellmeter_proxy.wire.fields import as_object, text
 
 _MAX_LENGTH: Final = 2000
+_ANSWERED: Final = frozenset({"choices", "output", "content", "data"})
+"""A whole answer that is no error has one of these."""
 
 
 def error_text(value: object) -> str | None:
@@ -26,8 +28,7 @@ def answer_error(fields: dict[str, object]) -> str | None:
         return error_text(fields["error"])
     if fields.get("object") == "error" or fields.get("type") == "error":
         return error_text(fields)
-    answered = any(name in fields for name in ("choices", "output", "content", "data"))
-    return None if answered else error_text(fields.get("detail"))
+    return error_text(fields.get("detail")) if _ANSWERED.isdisjoint(fields) else None
 
 
 def _label(value: object) -> str | int | None:

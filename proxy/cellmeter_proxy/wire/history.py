@@ -4,11 +4,15 @@ Agents resend their history with other cache marks each time, and some turn a st
 one on (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching). Neither makes a message a new one.
 """
 
+from operator import is_
 from typing import Any
 
 
 def plain_message(message: Any) -> Any:
-    """A message without ``cache_control``, its content a string where it is a single block of plain text."""
+    """A message without ``cache_control``, its content a string where it is a single block of plain text.
+
+    One that is so already is given back itself.
+    """
     if not isinstance(message, dict):
         return message
     plain = _unmarked(message)
@@ -16,10 +20,15 @@ def plain_message(message: Any) -> Any:
     if not isinstance(content, list):
         return plain
     blocks = [_unmarked(block) if isinstance(block, dict) else block for block in content]
-    return plain | {"content": _only_text(blocks)}
+    only = _only_text(blocks)
+    if only is blocks and all(map(is_, blocks, content)):
+        return plain
+    return plain | {"content": only}
 
 
 def _unmarked(value: dict[str, Any]) -> dict[str, Any]:
+    if "cache_control" not in value:
+        return value
     return {name: member for name, member in value.items() if name != "cache_control"}
 
 

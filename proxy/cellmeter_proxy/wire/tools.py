@@ -32,6 +32,7 @@ _SWITCHES: Final = {
 """Members of a request that switch a search on: OpenAI's, xAI's and Qwen's."""
 _URL_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
 _FETCHING: Final = frozenset({*_URL_FIELDS, "source"})
+_NESTING: Final = ("content", "output")
 
 
 def provider_tools(dialect: Dialect, body: dict[str, Any], messages: list[Any]) -> list[str]:
@@ -80,14 +81,17 @@ def _mcp(where: object) -> str:
     return f"mcp:{_address(text(where) or 'unnamed')}"
 
 
-def _fetched(message: object) -> Iterator[str]:
+def _fetched(message: object) -> list[str]:
     """The remote addresses in a message's parts, also in the parts of a tool's result."""
-    for part in [as_object(message), *objects(message)]:
+    found: list[str] = []
+    for part in [message] if isinstance(message, dict) else objects(message):
         if not _FETCHING.isdisjoint(part):
-            yield from _named(part)
-        for nested in (part.get("content"), part.get("output")):
+            found += _named(part)
+        for name in _NESTING:
+            nested = part.get(name)
             if isinstance(nested, list):
-                yield from _fetched(nested)
+                found += _fetched(nested)
+    return found
 
 
 def _named(part: dict[str, Any]) -> Iterator[str]:

@@ -91,9 +91,8 @@ def _completion(fields: dict[str, Any], prompt: int | None) -> int | None:
     total = _first(fields, "total_tokens")
     if completion is None or prompt is None or total is None:
         return completion
-    reasoning = _reasoning(fields)
     apart = total - prompt - completion
-    return completion + apart if apart > 0 and reasoning in {None, apart} else completion
+    return completion + apart if apart > 0 and _reasoning(fields) in {None, apart} else completion
 
 
 def _reasoning(fields: dict[str, Any]) -> int | None:

@@ -1,0 +1,121 @@
+"""What the bytes of a request say and hold: parsed once, each thing hashed once, looked through once.
+
+Invariant: with the memory of what the session sent before everything is as it is without it. Of a long body that goes
+on from an earlier one only what is new in it is hashed and searched.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from cellmeter_proxy import canonical
+from cellmeter_proxy.log import digest_of
+from cellmeter_proxy.record import Call
+from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.redact.shared import Span
+from cellmeter_proxy.resent import Hash, History, Like, Resent, Sent, hashed_on
+from cellmeter_proxy.wire import RequestFacts, history_of, request_facts
+from cellmeter_proxy.wire.history import plain_message
+
+_PIECE: Final = 16 * 1024
+"""A shorter body is worked through as soon as it is compared with another."""
+_NOTHING: Final = History(None, (), (), (), [])
+
+
+class Reading(NamedTuple):
+    """What there is to know of a request's body."""
+
+    facts: RequestFacts
+    request_hash: str | None
+    """See ``canonical.request_hash``."""
+    body_hash: str
+    spans: list[Span]
+    """Where its secrets are."""
+
+
+def read(call: Call, body: bytes, redactor: Redactor, resent: Resent | None = None) -> Reading:
+    """Read the body of a request.
+
+    Args:
+        call: whose request it is.
+        body: without content coding.
+        redactor: knows the secrets of the call.
+        resent: what the sessions sent before; a long body is added to it.
+
+    """
+    if resent is not None and len(body) >= _PIECE:
+        return _read_on(call, body, redactor, resent)
+    request = canonical.parse(body)
+    messages = history_of(call.dialect, request)
+    chain = [] if messages is None else canonical.prefix_chain(map(plain_message, messages))
+    facts = request_facts(call.dialect, call.endpoint, request, chain)
+    return Reading(facts, canonical.hash_of(request), digest_of(body), redactor.spans(body))
+
+
+def opaque(call: Call, body: bytes, redactor: Redactor) -> Reading:
+    """What there is to know of a body whose content coding cannot be undone."""
+    facts = RequestFacts(dialect=call.dialect, endpoint=call.endpoint)
+    return Reading(facts, None, digest_of(body), redactor.spans(body))
+
+
+def _read_on(call: Call, body: bytes, redactor: Redactor, resent: Resent) -> Reading:
+    """Read a body from where it differs from the one that the session sent before."""
+    like = resent.like(call.session, body)
+    spans = redactor.spans(body, like.known(redactor))
+    states = _body_states(body, like)
+    negative_zero = canonical.has_negative_zero(body, like.head, len(body) - like.tail)
+    request = canonical.parse(body, negative_zero=negative_zero)
+    messages = history_of(call.dialect, request)
+    if messages is None:
+        history, request_hash = None, canonical.hash_of(request)
+    else:
+        history, request_hash = _read_history(request, messages, like.sent.history)
+    if request is not canonical.NOT_JSON and not negative_zero:
+        resent.keep(call.session, Sent(body, spans, redactor, states, history), like)
+    facts = request_facts(call.dialect, call.endpoint, request, [] if history is None else history.chain)
+    return Reading(facts, request_hash, f"sha256:{states[-1].hexdigest()}", spans)
+
+
+def _body_states(body: bytes, like: Like) -> list[Hash]:
+    """SHA-256 of a body after each piece of it, the last of which may be shorter."""
+    shared = like.head // _PIECE
+    view = memoryview(body)
+    pieces = (view[at : at + _PIECE] for at in range(shared * _PIECE, len(body), _PIECE))
+    return hashed_on(like.sent.states[:shared], pieces)
+
+
+def _read_history(request: dict[str, Any], messages: list[Any], before: History | None) -> tuple[History, str | None]:
+    """The messages of a request, hashed, and the hash of the request that holds them."""
+    forms = [canonical.dump(message) for message in messages]
+    name = next((name for name, member in request.items() if member is messages), None)
+    head, tail = (None, b"") if name is None else canonical.around(request, name)
+    known = before if before is not None and before.head == head else _NOTHING
+    same = _shared(known.forms, forms)
+    plain = [*known.plain[:same], *map(_plain_form, messages[same:], forms[same:])]
+    linked = same + _shared(known.plain[same:], plain[same:])
+    chain = canonical.chain_on(plain[linked:], known.chain[:linked])
+    if head is None:  # a string that stands for one message is no array of them
+        return History(None, forms, [], plain, chain), canonical.hash_of(request)
+    states = known.states[: same + 1]
+    pieces = (_piece(head, forms, number) for number in range(len(states), len(forms) + 1))
+    history = History(head, forms, hashed_on(states, pieces), plain, chain)
+    whole = hashed_on(history.states, [tail])[-1]
+    return history, f"c1:sha256:{whole.hexdigest()}"
+
+
+def _plain_form(message: object, form: bytes) -> bytes:
+    plain = plain_message(message)
+    return form if plain is message else canonical.dump(plain)
+
+
+def _piece(head: bytes, forms: Sequence[bytes], number: int) -> bytes:
+    """The canonical form of a request by pieces: what stands before its messages, then one message after the other."""
+    if number == 0:
+        return head
+    return forms[0] if number == 1 else b"," + forms[number - 1]
+
+
+def _shared(one: Sequence[bytes], other: Sequence[bytes]) -> int:
+    """How many elements are the same from the first on."""
+    return next(
+        (at for at, (mine, its) in enumerate(zip(one, other, strict=False)) if mine != its), min(len(one), len(other))
+    )
