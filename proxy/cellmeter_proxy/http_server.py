@@ -127,7 +127,7 @@ class Response:
     def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], reason: bytes | None = None) -> None:
         self.status = status
         self.headers = headers
-        self.has_length = any(name.lower() == b"content-length" for name, _ in headers)
+        self.has_length = b"content-length" in [name.lower() for name, _ in headers]
         """The head says how long the body is."""
         self.keep_alive = False
         """The connection is good for another request."""

@@ -42,15 +42,16 @@ class Passage:
 
     def __init__(self, exchange: Exchange, incoming: Incoming, limits: Limits, drain: Drain, close: Close) -> None:
         upstream = incoming.response
+        headers = upstream.headers
         head = Head(
             upstream.status,
             exchange.ms(),
-            upstream.headers.get("Content-Type"),
-            upstream.headers.get("Content-Encoding"),
-            request_id(upstream.headers),
+            headers.get("Content-Type"),
+            headers.get("Content-Encoding"),
+            exchange.attempts[-1].request_id if exchange.attempts else request_id(headers),
             told_late=exchange.early is not None,
         )
-        self._watcher = watch(exchange.call.dialect, upstream.headers, strip_usage=incoming.asked)
+        self._watcher = watch(exchange.call.dialect, headers, strip_usage=incoming.asked)
         self._answer = exchange.answer = Answer(head, self._watcher)
         self._response = exchange.early or Response(
             upstream.status,

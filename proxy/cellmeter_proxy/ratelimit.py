@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from cellmeter_proxy.headers import RawHeaders
+
 _UNITS_MS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6, "d": 8.64e7}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
@@ -30,6 +32,12 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     remaining: int | None = None
     reset_ms: float | None = None
+
+
+def tells_of_limits(headers: RawHeaders) -> bool:
+    """Whether any header of an answer may be one that the functions below read."""
+    names = b",".join([name for name, _ in headers]).lower()
+    return b"ratelimit" in names or b"retry-after" in names
 
 
 def retry_after_ms(headers: Mapping[str, str], now_us: int) -> float | None:

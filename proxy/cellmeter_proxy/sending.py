@@ -22,7 +22,7 @@ from cellmeter_proxy.headers import RawHeaders, RequestHeaders
 from cellmeter_proxy.http_answer import Take
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
-from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms
+from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms, tells_of_limits
 from cellmeter_proxy.record import Attempt, now_us
 from cellmeter_proxy.wire.fields import load_object, text
 
@@ -218,14 +218,15 @@ class Sender:
             attempts.append(Attempt(call_id=call_id, n=n, started_at=started_at, latency_ms=latency_ms, error=reason))
             raise NoAnswerError(broken, unsent=unsent, unreached=_may_connect_later(error)) from error
         headers = response.headers
+        limits = tells_of_limits(response.raw_headers)
         attempts.append(
             Attempt(
                 call_id=call_id,
                 n=n,
                 started_at=started_at,
                 status=response.status,
-                retry_after_ms=retry_after_ms(headers, now_us()),
-                ratelimit=rate_limits(headers),
+                retry_after_ms=retry_after_ms(headers, now_us()) if limits else None,
+                ratelimit=rate_limits(headers) if limits else None,
                 request_id=request_id(headers),
                 latency_ms=_ms_since(began),
             )
@@ -235,7 +236,11 @@ class Sender:
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The provider's name for the request, under whichever header it uses."""
-    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), None)
+    for name in _REQUEST_ID_HEADERS:
+        found = headers.get(name)
+        if found:
+            return found
+    return None
 
 
 def _may_connect_later(error: Exception) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.link import Link
-from cellmeter_proxy.loop import loop_factory
+from cellmeter_proxy.loop import collect_rarely, loop_factory
 from cellmeter_proxy.messages import Ready
 from cellmeter_proxy.metrics import Metrics
 from cellmeter_proxy.server import ProxyConfig, serve
@@ -50,6 +50,7 @@ async def _work(config: ProxyConfig, link_number: int, turn_number: int, sockets
     writer = await LogWriter.open(config.log, config.durability, Turn(turn))
     try:
         async with serve(config, writer, shared.commons):
+            collect_rarely()
             link.tell(Ready())
             await stopping.wait()
         if not link.lost:

@@ -14,6 +14,7 @@ from cellmeter_proxy.absorb import On429
 from cellmeter_proxy.budget import Budget
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.logfile import Durability
+from cellmeter_proxy.loop import collect_rarely
 from cellmeter_proxy.server import ProxyConfig, serve
 from cellmeter_proxy.supervisor import supervise
 
@@ -153,6 +154,7 @@ def parse_budget(text: str) -> Budget:
 
 async def _serve(config: ProxyConfig) -> None:
     async with serve(config) as running:
+        collect_rarely()
         _announce(running.url, running.writer.interrupted, config)
         await asyncio.Event().wait()
 
