@@ -15,12 +15,13 @@ from typing import Final, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from cellmeter_proxy import canonical
-from cellmeter_proxy.blobs import Content, arrivals
+from cellmeter_proxy.blobs import Content
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import Log, digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
-from cellmeter_proxy.record import Attempt, Call, Dialect, Record, now_us
-from cellmeter_proxy.redact import Redactor, redact_frames
+from cellmeter_proxy.record import Attempt, Call, Record, now_us
+from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.stored import stored
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import request_facts
 from cellmeter_proxy.writer import LogWriter
@@ -115,7 +116,7 @@ def close_call(
 
     """
     kept = tuple(attempts)
-    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
+    size = 0 if answer is None else sum(answer.watcher.sizes)
 
     def prepare() -> Prepared:
         prepared = prepare_close(call, answer, redactor, kept)
@@ -159,8 +160,8 @@ def prepare_open(call: Call, body: bytes, redactor: Redactor, *, sent: bytes | N
     plain = body if call.request_encoding is None else decode(body, call.request_encoding)
     request = canonical.NOT_JSON if plain is None else canonical.parse(plain)
     facts = request_facts(call.dialect, call.endpoint, request)
-    stored, masked = redactor.bytes(body if plain is None else plain)
-    blob = make_content(stored if masked else body, grows=True)
+    clean, masked = redactor.bytes(body if plain is None else plain)
+    blob = make_content(clean if masked else body, grows=True)
     row = replace(
         call,
         request_model=facts.model,
@@ -185,19 +186,15 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
         return Prepared(printable(call, redactor), [], kept)
     watcher = answer.watcher
     row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
-    stored, masked = _redacted(watcher, call.dialect, redactor)
-    blobs = [make_content(stored)]
-    timeline = None
-    if watcher.frames is not None:
-        timeline = make_content(arrivals.timeline(watcher.timeline))
-        blobs.append(timeline)
+    content = stored(watcher, call.dialect, redactor)
     row = replace(
         row,
-        response_bytes=len(watcher.received),
-        response_blob=blobs[0].digest,
-        timeline_blob=None if timeline is None else timeline.digest,
-        redactions=(call.redactions or 0) + masked,
+        response_bytes=sum(watcher.sizes),
+        response_blob=content.body.digest,
+        timeline_blob=None if content.timeline is None else content.timeline.digest,
+        redactions=(call.redactions or 0) + content.masked,
     )
+    blobs = [content.body] if content.timeline is None else [content.body, content.timeline]
     return Prepared(printable(row, redactor), blobs, kept)
 
 
@@ -212,16 +209,6 @@ def printable(record: R, redactor: Redactor) -> R:
 
 def _clean(text: str, redactor: Redactor) -> str:
     return redactor.text(text)[0].encode("utf-8", "replace").decode()
-
-
-def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
-    received, decoded = watcher.received, watcher.decoded
-    if watcher.parsed is not None:
-        stored, masked = redact_frames(watcher.parsed, dialect, redactor)
-    else:
-        stored, masked = redactor.bytes(decoded)
-    # Nothing was found: what has no coding needs no second look.
-    return (stored, masked) if masked or received == decoded else redactor.bytes(received)
 
 
 def _write_open(log: Log, prepared: Prepared) -> Call:

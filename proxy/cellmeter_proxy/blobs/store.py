@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import zstandard
 
-from cellmeter_proxy.blobs.recipe import Base, Place, delta_recipe, recipe
+from cellmeter_proxy.blobs.recipe import Base, Place, Recipe, delta_recipe, recipe
 from cellmeter_proxy.blobs.strands import STRAND, BlobReader
 from cellmeter_proxy.errors import CellmeterError
 
@@ -44,6 +44,8 @@ class Content(NamedTuple):
     data: bytes
     grows: bool = False
     """It is a request: the next one of its session is likely to send it again."""
+    recipe: Recipe | None = None
+    """Its recipe, where that was found on the way."""
 
 
 class _Recent(NamedTuple):
@@ -121,7 +123,8 @@ class BlobStore:
         at, made = Place(strand.strand, strand.places), None
         if content.grows and len(content.data) >= _MIN_DELTA:
             made = self._delta(at, content.data, strand.newest, base)
-        data = strand.add(*(recipe(content.data) if made is None else (made.recipe,)))
+        parts = (content.recipe or recipe(content.data)) if made is None else (made.recipe,)
+        data = strand.add(*parts)
         self._conn.execute("INSERT INTO pieces (strand, place, data) VALUES (?, ?, ?)", (*at, data))
         self._conn.execute(
             "INSERT INTO blobs (digest, size, codec, strand, place) VALUES (?, ?, ?, ?, ?)",

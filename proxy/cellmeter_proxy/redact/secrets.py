@@ -80,8 +80,9 @@ class Redactor:
         self._harmless: set[str] = set()
         long_enough = [form for form in forms if len(form) >= MIN_SECRET]
         self._forms = [_Form(form, max(long_words(form), key=len, default=b"")) for form in long_enough]
+        self._without_word = [form.text for form in self._forms if not form.word]
         self._in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _WORDS)]
-        self._in_data = [*(form.text for form in self._forms if not form.word), *(shape.needle for shape in _OTHERS)]
+        self._in_data = [*self._without_word, *(shape.needle for shape in _OTHERS)]
 
     def bytes(self, data: Data) -> tuple[Data, int]:
         """The data with its secrets masked, and how many there were."""
@@ -110,6 +111,21 @@ class Redactor:
         if len(known) < _MAX_HARMLESS:
             known.update(text for text in new if len(text) < _SHORT)
         return True
+
+    def has_none(self, data: Data, brief: Data) -> bool:
+        """Whether there is certainly nothing to mask; often told in less time than ``spans`` takes.
+
+        Args:
+            data: as for ``spans``.
+            brief: has every run of letters, digits, ``_``, ``-``, ``.`` and blanks that is in the data.
+
+        """
+        words = b" ".join(long_words(brief))
+        return not (
+            any(map(words.__contains__, self._in_words))
+            or any(map(data.__contains__, self._without_word))
+            or any(shape.needle in brief for shape in _OTHERS)
+        )
 
     def spans(self, data: Data) -> list[tuple[int, int]]:
         """Where the bytes are that have to be masked: in order, and none touching the next."""
