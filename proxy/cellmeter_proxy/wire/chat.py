@@ -127,10 +127,8 @@ class Stream(ChoiceReader):
     def carries_token(event: Event, value: object) -> bool:
         """Whether a frame brings content, reasoning or a tool call; a role alone or an empty delta does not."""
         del event
-        return any(
-            any(as_object(choice.get("delta")).get(name) for name in TOKEN_FIELDS)
-            for choice in objects(as_object(value).get("choices"))
-        )
+        choices = objects(as_object(value).get("choices"))
+        return any(any(map(as_object(choice.get("delta")).get, TOKEN_FIELDS)) for choice in choices)
 
 
 def read_answer(body: bytes) -> AnswerFacts:

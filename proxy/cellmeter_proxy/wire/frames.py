@@ -68,7 +68,7 @@ def read_frames(body: bytes, dialect: Dialect = "unknown") -> Frames:
             values += found[1]
             marked.append(END.join([*part, b""]))
             brief.append(marked[-1])
-    sizes = [len(frame) + len(END) for frame in frames]
+    sizes = list(map(len(END).__add__, map(len, frames)))
     if rest:
         sizes.append(len(rest))
         marked[-1] = rest

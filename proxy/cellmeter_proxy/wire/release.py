@@ -125,10 +125,12 @@ class TerminalHold:
         """
         if self._line or self._kept:
             return 0
-        found = [chunk.find(needle) for needle in self._needles if needle in chunk]
-        if not found and chunk.endswith(_BLANK_LINES):
-            return len(chunk)
-        end = min(found, default=len(chunk))
+        end = len(chunk)
+        for needle in self._needles:
+            if needle in chunk:
+                end = min(end, chunk.find(needle))
+        if end == len(chunk) and chunk.endswith(_BLANK_LINES):
+            return end
         for blank in _BLANK_LINES:
             place = chunk.rfind(blank, 0, end)
             if place >= 0:

@@ -7,8 +7,9 @@ a string, or a number, by itself (RFC 8259 §6, §7).
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
 from itertools import pairwise
-from operator import and_, methodcaller
+from operator import and_, getitem, methodcaller
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,7 +29,7 @@ _MARK: Final = b"\\u0000"
 _LEAST_MARK: Final = 9007199254740880
 _NUMBER_MARK: Final = b"900719925474088"
 _HOLES: Final = range(MOST_HOLES)
-_DEEPEST: Final = 6
+_DEEPEST: Final = 8
 _TEXTS: Final = msgspec.json.Decoder(str)
 _NUMBERS: Final = msgspec.json.Decoder(float)
 _PLACES: Final[dict[Dialect, frozenset[tuple[str, ...]]]] = {
@@ -55,6 +56,9 @@ _READ: Final = frozenset(
     | {"content", "reasoning", "reasoning_content", "refusal", "text", "thinking", "partial_json"}
 )
 """The members of a frame that some reader looks at, or that tell its text from another. Others may differ in a run."""
+
+
+_Path = tuple[str | int, ...]
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -107,13 +111,8 @@ class _Template(NamedTuple):
     """The JSON of the frame."""
     text: int
     """Which of the holes holds the piece of text."""
-
-
-class _Found(NamedTuple):
-    """Where a mark was found in a JSON value."""
-
-    names: tuple[str, ...]
-    holder: dict[str, Any]
+    path: _Path
+    """Where that is in the value."""
 
 
 def fold(frames: list[bytes], dialect: Dialect, depth: int = _DEPTH) -> Iterator[list[bytes] | Run]:
@@ -152,11 +151,15 @@ def _checked(shape: Shape, dialect: Dialect) -> _Template | None:
     if event is None or value is None:
         return None
     found = dict(_marks(value, ()))
-    texts = [at for at in range(len(marks)) if at in found and found[at].names in _PLACES[dialect]]
-    others = [at for at in found if len(found[at].names) == 1 and found[at].names[0] not in _READ]
-    if len(texts) != 1 or not shape.are_texts[texts[0]] or len(texts) + len(others) != len(marks):
+    texts = [at for at, path in found.items() if _names(path) in _PLACES[dialect] and shape.are_texts[at]]
+    others = [at for at, path in found.items() if len(path) == 1 and path[0] not in _READ]
+    if len(texts) != 1 or len(others) != len(marks) - 1:
         return None
-    return _Template(shape, event.data, texts[0])
+    return _Template(shape, event.data, texts[0], found[texts[0]])
+
+
+def _names(path: _Path) -> tuple[str, ...]:
+    return tuple(name for name in path if isinstance(name, str))
 
 
 def _read(data: bytes, dialect: Dialect) -> dict[str, Any] | None:
@@ -170,18 +173,17 @@ def _read(data: bytes, dialect: Dialect) -> dict[str, Any] | None:
     return value
 
 
-def _marks(value: dict[str, Any], names: tuple[str, ...]) -> Iterator[tuple[int, _Found]]:
-    """The marks that stand as members of objects, by their number, with the names on the way there."""
-    for name, member in value.items():
-        path = (*names, name)
-        if type(member) is str and member.startswith("\0"):
-            yield int(member[1:]), _Found(path, value)
-        elif type(member) is int and member - _LEAST_MARK in _HOLES:
-            yield member - _LEAST_MARK, _Found(path, value)
-        elif len(path) < _DEEPEST:
-            for inner in member if type(member) is list else (member,):
-                if type(inner) is dict:
-                    yield from _marks(inner, path)
+def _marks(value: dict[str, Any] | list[Any], path: _Path) -> Iterator[tuple[int, _Path]]:
+    """Where the marks are, by their number."""
+    members = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, member in members:
+        kind = type(member)
+        if kind is str and member.startswith("\0"):
+            yield int(member[1:]), (*path, name)
+        elif kind is int and member - _LEAST_MARK in _HOLES:
+            yield member - _LEAST_MARK, (*path, name)
+        elif (kind is dict or kind is list) and len(path) < _DEEPEST:
+            yield from _marks(member, (*path, name))
 
 
 def _cut(frames: list[bytes], template: _Template) -> Iterator[list[bytes] | Run]:
@@ -202,8 +204,9 @@ def _cut(frames: list[bytes], template: _Template) -> Iterator[list[bytes] | Run
 def _run(template: _Template, frames: list[bytes]) -> Run | None:
     """Frames that begin and end as a shape does, if each of them has that shape and is valid JSON."""
     head, *inner, tail = template.shape.literals
-    rows = _ROW.join([frame[len(head) : -len(tail)] for frame in frames])
-    if min(map(len, frames)) < len(head) + len(tail):
+    start, end = len(head), -len(tail)
+    rows = _ROW.join([frame[start:end] for frame in frames])
+    if min(map(len, frames)) < start - end:
         return None
     marks = MARKS[: len(inner)]
     for mark, literal in zip(marks, inner, strict=True):
@@ -215,9 +218,10 @@ def _run(template: _Template, frames: list[bytes]) -> Run | None:
     if pieces is None or first is None:
         return None
     value = msgspec.json.decode(template.marked)
-    names, holder = dict(_marks(value, ()))[template.text]
-    holder[names[-1]] = "".join(pieces)
-    return Run(first, value, pieces, frames, template.shape, rows, holder, names[-1])
+    *way, name = template.path
+    holder = reduce(getitem, way, value)
+    holder[name] = "".join(pieces)
+    return Run(first, value, pieces, frames, template.shape, rows, holder, str(name))
 
 
 def _pieces(cells: list[bytes], template: _Template) -> list[str] | None:

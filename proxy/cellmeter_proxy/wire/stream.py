@@ -121,13 +121,14 @@ class StreamWatcher:
         self._received += chunk
         self.times.append(at_ms)
         self.sizes.append(len(chunk))
+        hold = self._hold
         if self._decoder is not None:
             out = self._feed_encoded(chunk, self._decoder)
         else:
-            out = self._hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
-        if self._hold.ended and not self._whole:
-            self._whole = self._hold.is_whole()
-        self.terminal = self.terminal or self._whole
+            out = hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
+        if hold.ended:
+            self._whole = self._whole or hold.is_whole()
+            self.terminal = self.terminal or self._whole
         return out if self._left is None else self._within_length(out, len(chunk), self._left)
 
     def _within_length(self, out: bytes, size: int, left: int) -> bytes:
@@ -234,29 +235,29 @@ class StreamWatcher:
             return self._reading
         parsed = read_frames(self.decoded, self._dialect)
         reader = _READERS.get(self._dialect, other.Stream)()
-        spoken: list[int] = []  # the frames that are no comments
+        silent: set[int] = set()  # the frames that are comments
         token: int | None = None
         frame = 0
         for event, value in zip(parsed.events, parsed.values, strict=True):
             run = value if type(value) is Run else None
-            until = frame + (1 if run is None else len(run.pieces))
-            if event is not None:
-                spoken += range(frame, until)
+            if event is None:
+                silent.add(frame)
+            else:
                 if token is None:
                     token = _first(reader, event, value, frame)
                 reader.add(event, value if run is None else run.value)
-            frame = until
+            frame += 1 if run is None else len(run.pieces)
         facts = reader.facts(complete=self._whole)
-        ttft, gap = self._times(parsed.sizes, spoken, token)
-        self._reading = _Reading(facts, ttft, gap, len(spoken), parsed)
+        arrived = self._arrived(parsed.sizes)
+        ttft = None if token is None else self.times[arrived[token]]
+        gap = self._max_gap([at for frame, at in enumerate(arrived) if frame not in silent] if silent else arrived)
+        self._reading = _Reading(facts, ttft, gap, frame - len(silent), parsed)
         return self._reading
 
-    def _times(self, sizes: list[int], spoken: list[int], token: int | None) -> tuple[float | None, float | None]:
-        """When a frame was completed, and the longest time between two chunks that completed one."""
-        arrived = self._arrived(sizes)
-        times = [self.times[chunk] for chunk in dict.fromkeys(arrived[frame] for frame in spoken)]
-        gap = max(map(sub, times[1:], times), default=None)
-        return None if token is None else self.times[arrived[token]], gap
+    def _max_gap(self, arrived: Sequence[int]) -> float | None:
+        """The longest time between two of these chunks."""
+        times = [self.times[chunk] for chunk in dict.fromkeys(arrived)]
+        return max(map(sub, times[1:], times), default=None)
 
     def _arrived(self, sizes: list[int]) -> Sequence[int]:
         """The chunk that completed each of the frames."""
