@@ -20,9 +20,6 @@ DELTA: Final = 1
 FRAMES: Final = 2
 ARRIVALS: Final = 3
 
-Recipe = tuple[bytes, ...]
-"""The parts of a recipe, whose bytes are of different kinds."""
-
 
 class Place(NamedTuple):
     """Where a body stands."""
@@ -64,7 +61,7 @@ def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
     return b"".join((*head, *texts, new[end:]))
 
 
-def recipe(content: bytes) -> Recipe:
+def recipe(content: bytes) -> bytes:
     """The recipe of a body by itself."""
     if content.startswith(b"[["):
         packed = arrivals.pack(content)
@@ -74,19 +71,19 @@ def recipe(content: bytes) -> Recipe:
     return of_plain(content) if split is None else of_frames(split)
 
 
-def of_plain(content: bytes) -> Recipe:
+def of_plain(content: bytes) -> bytes:
     """The recipe of a body that is kept as it is."""
-    return (bytes([PLAIN]) + content,)
+    return bytes([PLAIN]) + content
 
 
-def of_frames(split: frames.Split) -> Recipe:
+def of_frames(split: frames.Split) -> bytes:
     """The recipe of an event stream that was taken apart."""
-    return bytes([FRAMES]) + split.table, split.texts
+    return bytes([FRAMES]) + split.table + split.texts
 
 
-def of_timeline(packed: bytes) -> Recipe:
+def of_timeline(packed: bytes) -> bytes:
     """The recipe of a timeline, given its columns."""
-    return (bytes([ARRIVALS]) + packed,)
+    return bytes([ARRIVALS]) + packed
 
 
 def read_recipe(at: Place, data: bytes) -> bytes | Delta:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import zstandard
 
-from cellmeter_proxy.blobs.recipe import Base, Place, Recipe, delta_recipe, recipe
+from cellmeter_proxy.blobs.recipe import Base, Place, delta_recipe, recipe
 from cellmeter_proxy.blobs.strands import STRAND, BlobReader
 from cellmeter_proxy.errors import CellmeterError
 
@@ -44,7 +44,7 @@ class Content(NamedTuple):
     data: bytes
     grows: bool = False
     """It is a request: the next one of its session is likely to send it again."""
-    recipe: Recipe | None = None
+    recipe: bytes | None = None
     """Its recipe, where that was found on the way."""
 
 
@@ -75,15 +75,12 @@ class _Open:
         self.compressor = compressor
         self._stream = compressor.compressobj()
 
-    def add(self, *parts: bytes) -> bytes:
-        """The next piece of the stream. Each part is a block of its own, with a code of its own."""
+    def add(self, recipe: bytes) -> bytes:
+        """The next piece of the stream."""
         # Counted first: where this fails, the place stays empty, and that is how the strand is known to be broken.
         self.places += 1
-        pieces = []
-        for part in parts:
-            pieces += [self._stream.compress(part), self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
-            self.size += len(part)
-        return b"".join(pieces)
+        self.size += len(recipe)
+        return self._stream.compress(recipe) + self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
 
     @property
     def is_full(self) -> bool:
@@ -123,8 +120,7 @@ class BlobStore:
         at, made = Place(strand.strand, strand.places), None
         if content.grows and len(content.data) >= _MIN_DELTA:
             made = self._delta(at, content.data, strand.newest, base)
-        parts = (content.recipe or recipe(content.data)) if made is None else (made.recipe,)
-        data = strand.add(*parts)
+        data = strand.add((content.recipe or recipe(content.data)) if made is None else made.recipe)
         self._conn.execute("INSERT INTO pieces (strand, place, data) VALUES (?, ?, ?)", (*at, data))
         self._conn.execute(
             "INSERT INTO blobs (digest, size, codec, strand, place) VALUES (?, ?, ?, ?, ?)",
