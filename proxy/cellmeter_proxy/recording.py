@@ -12,14 +12,15 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from cellmeter_proxy.blobs import Content, arrivals
+from cellmeter_proxy.blobs import Content
 from cellmeter_proxy.encodings import decode
 from cellmeter_proxy.log import digest_of, make_content
 from cellmeter_proxy.outcome import Broken, Head, closing_row
 from cellmeter_proxy.reading import opaque, read
-from cellmeter_proxy.record import Attempt, Call, Dialect, Record
-from cellmeter_proxy.redact import Redactor, mask, redact_frames
+from cellmeter_proxy.record import Attempt, Call, Record
+from cellmeter_proxy.redact import Redactor, mask
 from cellmeter_proxy.resent import Resent
+from cellmeter_proxy.stored import stored
 from cellmeter_proxy.watch import Watcher
 
 R = TypeVar("R", bound=Record)
@@ -102,19 +103,15 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
         return Prepared(printable(call, redactor), [], kept)
     watcher = answer.watcher
     row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
-    stored, masked = _redacted(watcher, call.dialect, redactor)
-    blobs = [make_content(stored)]
-    timeline = None
-    if watcher.frames is not None:
-        timeline = make_content(arrivals.timeline(watcher.timeline))
-        blobs.append(timeline)
+    content = stored(watcher, call.dialect, redactor)
     row = replace(
         row,
-        response_bytes=len(watcher.received),
-        response_blob=blobs[0].digest,
-        timeline_blob=None if timeline is None else timeline.digest,
-        redactions=(call.redactions or 0) + masked,
+        response_bytes=sum(watcher.sizes),
+        response_blob=content.body.digest,
+        timeline_blob=None if content.timeline is None else content.timeline.digest,
+        redactions=(call.redactions or 0) + content.masked,
     )
+    blobs = [content.body] if content.timeline is None else [content.body, content.timeline]
     return Prepared(printable(row, redactor), blobs, kept)
 
 
@@ -129,13 +126,3 @@ def printable(record: R, redactor: Redactor) -> R:
 
 def _clean(text: str, redactor: Redactor) -> str:
     return redactor.text(text)[0].encode("utf-8", "replace").decode()
-
-
-def _redacted(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[bytes, int]:
-    received, decoded = watcher.received, watcher.decoded
-    if watcher.parsed is not None:
-        stored, masked = redact_frames(watcher.parsed, dialect, redactor)
-    else:
-        stored, masked = redactor.bytes(decoded)
-    # Nothing was found: what has no coding needs no second look.
-    return (stored, masked) if masked or received == decoded else redactor.bytes(received)

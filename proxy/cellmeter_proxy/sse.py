@@ -27,6 +27,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class FrameSplitter:
     """Cuts a stream into raw frames, each with its delimiter; costs time linear in the bytes, however long a line."""
 
+    __slots__ = ("_buffer", "_scanned")
+
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._scanned = 0

@@ -5,7 +5,7 @@ row and takes them with ``take_held``.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from cellmeter_proxy.encodings import StreamDecoder
@@ -26,8 +26,21 @@ class Watcher(Protocol):
     """What completes the answer has been received whole: its terminal event, or all of the announced length."""
     strips: bool
     """Something is taken out of what the client gets."""
-    timeline: list[tuple[float, int]]
-    """When each chunk came, in the caller's milliseconds, and its size."""
+
+    @property
+    def times(self) -> Sequence[float]:
+        """When each chunk came, in the caller's milliseconds."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The bytes of each chunk."""
+        ...
+
+    @property
+    def timeline(self) -> list[tuple[float, int]]:
+        """Each chunk with when it came, and its size."""
+        ...
 
     @property
     def ttft_ms(self) -> float | None: ...
@@ -84,7 +97,8 @@ class UnaryWatcher:
     def __init__(self, dialect: Dialect, *, length: int | None, encoding: str | None) -> None:
         self.terminal = False
         self.strips = False
-        self.timeline: list[tuple[float, int]] = []
+        self.times: list[float] = []
+        self.sizes: list[int] = []
         self._dialect: Dialect = dialect
         self._decoder = StreamDecoder(encoding)
         self._left = length
@@ -92,6 +106,11 @@ class UnaryWatcher:
         self._plain: list[bytes] = []
         self._said = False  # something other than white space has come
         self._held = bytearray()
+
+    @property
+    def timeline(self) -> list[tuple[float, int]]:
+        """Each chunk with when it came, and its size."""
+        return list(zip(self.times, self.sizes, strict=True))
 
     @property
     def ttft_ms(self) -> None:
@@ -123,7 +142,8 @@ class UnaryWatcher:
 
     def feed(self, chunk: bytes, at_ms: float) -> bytes:
         self._chunks.append(chunk)
-        self.timeline.append((at_ms, len(chunk)))
+        self.times.append(at_ms)
+        self.sizes.append(len(chunk))
         plain = self._decoder.feed(chunk)
         self._plain.append(plain)
         if self._left is not None:
@@ -191,7 +211,7 @@ def relabelled(
         return _unary(dialect, headers) if beginning.startswith((b"{", b"[")) else watcher
     if not _begins_a_stream(beginning):
         return watcher
-    strips = strip_usage and content_length(headers) is None and len(watcher.timeline) == 1
+    strips = strip_usage and content_length(headers) is None and len(watcher.times) == 1
     return _stream(dialect, headers, strip_usage=strips)
 
 

@@ -122,7 +122,7 @@ def close_call(
 
     """
     kept = tuple(attempts)
-    size = 0 if answer is None else sum(size for _, size in answer.watcher.timeline)
+    size = 0 if answer is None else sum(answer.watcher.sizes)
 
     def prepare() -> Prepared:
         closed = prepare_close(call, answer, redactor, kept)

@@ -10,8 +10,16 @@ from cellmeter_proxy.blobs.ints import Cursor, column, number
 
 
 def test_a_timeline_is_json_to_a_tenth_of_a_millisecond() -> None:
-    assert timeline([(0.04, 3), (12.3499, 100), (70.0, 1)]) == b"[[0.0,3],[12.3,100],[70.0,1]]"
-    assert timeline([]) == b"[]"
+    content = b"[[0.0,3],[12.3,100],[70.0,1]]"
+    assert timeline([0.04, 12.3499, 70.0], [3, 100, 1]) == (content, pack(content))
+    assert timeline([], []) == (b"[]", pack(b"[]"))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e8), st.integers(0, 2**33)), max_size=60))
+def test_a_timeline_is_taken_apart_on_the_way_as_it_would_be_later(chunks: list[tuple[float, int]]) -> None:
+    times = sorted(at for at, _ in chunks)
+    content, packed = timeline(times, [size for _, size in chunks])
+    assert packed == pack(content)
 
 
 def test_a_timeline_is_its_gaps_and_its_sizes_less_what_all_frames_have() -> None:

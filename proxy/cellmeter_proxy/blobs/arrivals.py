@@ -3,7 +3,8 @@
 ``pack`` gives None for whatever ``unpack`` would not give back byte for byte.
 """
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import sub
 from typing import Final
@@ -19,9 +20,10 @@ _FEW: Final = 20
 """One in so many chunks may be shorter than any frame with a text."""
 
 
-def timeline(chunks: Iterable[tuple[float, int]]) -> bytes:
-    """When chunks came, in milliseconds to a tenth, and their sizes, as JSON pairs."""
-    return msgspec.json.encode([(int(at * 10 + 0.5) / 10, size) for at, size in chunks])
+def timeline(times: Iterable[float], sizes: Sequence[int]) -> tuple[bytes, bytes | None]:
+    """When chunks came, in milliseconds to a tenth, and their sizes, as JSON pairs, and the columns of that."""
+    ticks = [int(at * 10 + 0.5) for at in times]
+    return _written(ticks, sizes, 10), _columns(ticks, sizes, 1)
 
 
 def pack(content: bytes) -> bytes | None:
@@ -57,13 +59,13 @@ def _written(ticks: Iterable[int], sizes: Iterable[int], scale: int) -> bytes:
     return msgspec.json.encode(list(zip([tick / scale for tick in ticks], sizes, strict=True)))
 
 
-def _columns(ticks: list[int], sizes: list[int], digits: int) -> bytes | None:
-    gaps = list(map(sub, ticks, [0, *ticks]))
-    if min(gaps, default=0) < 0 or max(gaps, default=0) > _MOST:
-        return None
-    if min(sizes, default=0) < 0 or max(sizes, default=0) > _MOST:
-        return None
+def _columns(ticks: list[int], sizes: Sequence[int], digits: int) -> bytes | None:
     # Most chunks are frames, and most frames are the same around a text, the shortest of which has one character:
     # less that, sizes are the lengths of the texts, a column that the stream has had already.
     least = max(sorted(sizes)[len(sizes) // _FEW] - 1, 0) if sizes else 0
-    return number(digits) + number(least) + column(gaps) + column([size - least & _MOST for size in sizes])
+    try:
+        gaps = array("I", map(sub, ticks, [0, *ticks])).tolist()
+        above = [size - least & _MOST for size in array("I", sizes)]
+    except OverflowError:
+        return None
+    return number(digits) + number(least) + column(gaps) + column(above)

@@ -67,7 +67,9 @@ def number(value: int) -> bytes:
 def column(values: Sequence[int]) -> bytes:
     """A column of numbers from 0 up to 2**64 - 1."""
     widest = max(values, default=0)
-    width = 1 if widest < 1 << 8 else 2 if widest < 1 << 16 else 4 if widest < 1 << 32 else 8
+    if widest < 1 << 8:
+        return number(len(values)) + b"\x01" + bytes(values)
+    width = 2 if widest < 1 << 16 else 4 if widest < 1 << 32 else 8
     mixed = struct.pack(f"<{len(values)}{_WIDTHS[width]}", *values)
     planes = b"".join(mixed[plane::width] for plane in range(width))
     return number(len(values)) + number(width) + planes

@@ -61,16 +61,29 @@ def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
     return b"".join((*head, *texts, new[end:]))
 
 
-def recipe(content: bytes) -> tuple[bytes, ...]:
-    """The recipe of a body by itself, in parts whose bytes are of different kinds."""
+def recipe(content: bytes) -> bytes:
+    """The recipe of a body by itself."""
     if content.startswith(b"[["):
         packed = arrivals.pack(content)
         if packed is not None:
-            return (bytes([ARRIVALS]) + packed,)
+            return of_timeline(packed)
     split = frames.split(content)
-    if split is not None:
-        return bytes([FRAMES]) + split.table, split.texts
-    return (bytes([PLAIN]) + content,)
+    return of_plain(content) if split is None else of_frames(split)
+
+
+def of_plain(content: bytes) -> bytes:
+    """The recipe of a body that is kept as it is."""
+    return bytes([PLAIN]) + content
+
+
+def of_frames(split: frames.Split) -> bytes:
+    """The recipe of an event stream that was taken apart."""
+    return bytes([FRAMES]) + split.table + split.texts
+
+
+def of_timeline(packed: bytes) -> bytes:
+    """The recipe of a timeline, given its columns."""
+    return bytes([ARRIVALS]) + packed
 
 
 def read_recipe(at: Place, data: bytes) -> bytes | Delta:

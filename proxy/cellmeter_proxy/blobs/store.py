@@ -44,6 +44,8 @@ class Content(NamedTuple):
     data: bytes
     grows: bool = False
     """It is a request: the next one of its session is likely to send it again."""
+    recipe: bytes | None = None
+    """Its recipe, where that was found on the way."""
 
 
 class _Recent(NamedTuple):
@@ -75,16 +77,13 @@ class _Open:
         self.compressor = compressor
         self._stream = compressor.compressobj()
 
-    def add(self, *parts: bytes) -> bytes:
-        """The next piece of the stream. Each part is a block of its own, with a code of its own."""
+    def add(self, recipe: bytes) -> bytes:
+        """The next piece of the stream."""
         # Counted first: where this fails, the place stays empty, and that is how the strand is known to be broken.
         self.places += 1
         self.is_there = False
-        pieces = []
-        for part in parts:
-            pieces += [self._stream.compress(part), self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)]
-            self.size += len(part)
-        return b"".join(pieces)
+        self.size += len(recipe)
+        return self._stream.compress(recipe) + self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
 
     @property
     def is_full(self) -> bool:
@@ -133,7 +132,7 @@ class BlobStore:
         at, made = Place(strand.strand, strand.places), None
         if content.grows and len(content.data) >= _MIN_DELTA:
             made = self._delta(at, content.data, strand.newest, base)
-        data = strand.add(*(recipe(content.data) if made is None else (made.recipe,)))
+        data = strand.add((content.recipe or recipe(content.data)) if made is None else made.recipe)
         self._conn.execute("INSERT INTO pieces (strand, place, data) VALUES (?, ?, ?)", (*at, data))
         self._conn.execute(
             "INSERT INTO blobs (digest, size, codec, strand, place) VALUES (?, ?, ?, ?, ?)",

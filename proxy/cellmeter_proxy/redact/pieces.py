@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from typing import Any, Final
 
 from cellmeter_proxy.wire.frames import Frames
-from cellmeter_proxy.wire.textchunk import TextChunk
+from cellmeter_proxy.wire.runs import Run
 
 IDENTITY: Final = frozenset({"type", "item_id", "output_index", "content_index", "summary_index", "index"})
 """The members of a frame that tell which text its piece belongs to."""
@@ -23,17 +23,17 @@ def plain_texts(parsed: Frames, names: frozenset[str]) -> list[str] | None:
         names: of the members that hold a piece of a text.
 
     """
-    body = parsed.body
+    # What a run repeats has the same names in every frame.
+    body = parsed.brief
     if not _is_utf8(body) or (b"\\u00" in body and any(letter in body for letter in _ESCAPED_LETTERS)):
         return None
     reader = _Reader(names)
     try:
         for value in parsed.values:
-            if type(value) is TextChunk:
-                reader.read_text(value)
-            elif type(value) is dict:
-                reader.identity = _identity(value)
-                reader.read_object(value, ())
+            members = value.value if type(value) is Run else value
+            if type(members) is dict:
+                reader.identity = _identity(members)
+                reader.read_object(members, ())
     except RecursionError:
         return None
     quoted = [b'"%b"' % name.encode() for name in names]
@@ -50,17 +50,6 @@ class _Reader:
         self.identity: Hashable = ()
         self.texts: dict[Hashable, list[str]] = {}
         self.seen = 0
-        self._of_choices: dict[int, list[str]] = {}
-
-    def read_text(self, chunk: TextChunk) -> None:
-        (choice,) = chunk.choices
-        self.seen += 1
-        if choice.delta.content is not None:
-            pieces = self._of_choices.get(choice.index)
-            if pieces is None:
-                key = ((), ("choices", repr(choice.index), "delta"), "content")
-                pieces = self._of_choices[choice.index] = self.texts.setdefault(key, [])
-            pieces.append(choice.delta.content)
 
     def read_object(self, value: dict[str, Any], path: tuple[object, ...]) -> None:
         for name, member in value.items():

@@ -109,6 +109,17 @@ class Redactor:
             known.update(text for text in new if len(text) < _SHORT)
         return True
 
+    def has_none(self, data: Data, brief: Data) -> bool:
+        """Whether there is certainly nothing to mask; often told in less time than ``spans`` takes.
+
+        Args:
+            data: as for ``spans``.
+            brief: has every long word of the data (``words.long_words``), with what stands before it in its text.
+
+        """
+        words = b" ".join(long_words(brief))
+        return self._in_words(words) is None and not any(map(data.__contains__, self._in_data))
+
     def spans(self, data: Data, known: Known | None = None) -> list[Span]:
         """Where the bytes are that have to be masked: in order, and none touching the next.
 

@@ -7,7 +7,6 @@ from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.failures import answer_error, error_text
 from cellmeter_proxy.wire.fields import as_list, as_object, count, load_answer, objects, text, verbatim
-from cellmeter_proxy.wire.textchunk import TextChunk
 from cellmeter_proxy.wire.usage import Reported, openai_usage, source_of
 
 TOKEN_FIELDS = (
@@ -43,9 +42,7 @@ class ChoiceReader:
 
     def add(self, event: Event, value: object) -> None:
         """Read one frame of a stream."""
-        if type(value) is TextChunk:
-            self._read_text(value)
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             self.read(value, event.data)
 
     def read(self, chunk: dict[str, Any], data: bytes) -> None:
@@ -81,13 +78,6 @@ class ChoiceReader:
             error=self._error or error,
             complete=complete,
         )
-
-    def _read_text(self, chunk: TextChunk) -> None:
-        self._answered = True
-        if chunk.model != self._model:
-            self._model = text(chunk.model) or self._model
-        if chunk.id != self._id:
-            self._id = text(chunk.id) or self._id
 
     def _read_choice(self, choice: dict[str, Any]) -> None:
         self._answered = True
@@ -135,12 +125,8 @@ class Stream(ChoiceReader):
     def carries_token(event: Event, value: object) -> bool:
         """Whether a frame brings content, reasoning or a tool call; a role alone or an empty delta does not."""
         del event
-        if isinstance(value, TextChunk):
-            return bool(value.choices[0].delta.content)
-        return any(
-            any(as_object(choice.get("delta")).get(name) for name in TOKEN_FIELDS)
-            for choice in objects(as_object(value).get("choices"))
-        )
+        choices = objects(as_object(value).get("choices"))
+        return any(any(map(as_object(choice.get("delta")).get, TOKEN_FIELDS)) for choice in choices)
 
 
 def read_answer(body: bytes) -> AnswerFacts:

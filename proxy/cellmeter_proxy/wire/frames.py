@@ -1,6 +1,6 @@
 """A whole stream taken apart once, for all who read it: its frames, their events, and the JSON of their data.
 
-Invariant: the frames, joined, are the stream; the lists go side by side.
+Invariant: the frames, joined, are the stream.
 """
 
 from itertools import accumulate
@@ -9,15 +9,15 @@ from typing import Any, Final
 import msgspec
 
 from cellmeter_proxy.record import Dialect
+from cellmeter_proxy.shape import MARKS
 from cellmeter_proxy.sse import Event, parse_frame, split
 from cellmeter_proxy.wire.fields import load
-from cellmeter_proxy.wire.textchunk import load_chunks
+from cellmeter_proxy.wire.runs import END, Run, fold
 
-_BEFORE: Final = b"data: "
-_AFTER: Final = b"\n\n"
 _DONE: Final = b"[DONE]"
 _NULL: Final = b"null"
-_DECODER: Final = msgspec.json.Decoder()
+_MARK: Final = b"\\u0000\\u0000"
+_DECODER: Final = msgspec.json.Decoder(list[Any])
 
 
 class Frames(msgspec.Struct, frozen=True):
@@ -27,9 +27,17 @@ class Frames(msgspec.Struct, frozen=True):
     sizes: list[int]
     """Bytes of each frame, its delimiter included."""
     events: list[Event | None]
-    """None for comments and blank lines."""
+    """Of each frame, or of the first one of a run; None for comments and blank lines."""
     values: list[Any]
-    """The JSON value of each event's data, None where it has none, and ``TextChunk`` for such a chunk of a chat."""
+    """Beside each event the JSON value of its data, None where it has none, or the ``Run`` that begins here."""
+    repeated: list[bytes]
+    """What stands between the texts of its runs, as many things as there are marks at the most."""
+    marked: bytes
+    """The stream with a mark (``shape.MARKS``) in place of each of these; without them there may be others in it."""
+
+    brief: bytes
+    """The stream with what a run repeats once: every run of letters, digits, ``_`` and ``-`` in the stream is one in
+    here, and every name of a member of the values is as often in here."""
 
     def raw(self) -> list[bytes]:
         """The bytes of each frame."""
@@ -39,35 +47,63 @@ class Frames(msgspec.Struct, frozen=True):
 
 def read_frames(body: bytes, dialect: Dialect = "unknown") -> Frames:
     """Take a whole stream apart, without content coding."""
-    texts = _only_data(body)
-    if texts is not None:
-        sizes = [len(text) + len(_BEFORE) + len(_AFTER) for text in texts]
-        return Frames(body, sizes, [Event(None, text) for text in texts], _load_all(texts, dialect))
-    raw = split(body)
-    events = [parse_frame(frame) for frame in raw]
-    texts = [_NULL if event is None else event.data for event in events]
-    return Frames(body, [len(frame) for frame in raw], events, _load_all(texts, dialect))
+    if b"\r" in body or any(map(body.__contains__, MARKS)):
+        frames = split(body)
+        events, values = _read([parse_frame(frame) for frame in frames])
+        return Frames(body, [len(frame) for frame in frames], events, values, [], body, body)
+    *frames, rest = _split(body)
+    events, values = [], []
+    marked: list[bytes] = []
+    brief: list[bytes] = []
+    numbers: dict[bytes, int] = {}
+    for part in (*fold(frames, dialect), [rest] if rest else []):
+        if isinstance(part, Run):
+            events.append(part.event)
+            values.append(part)
+            marked.append(_marked(part, numbers))
+            brief.append(part.brief)
+        elif part:
+            found = _read([parse_frame(frame + END) for frame in part])
+            events += found[0]
+            values += found[1]
+            marked.append(END.join([*part, b""]))
+            brief.append(marked[-1])
+    sizes = list(map(len(END).__add__, map(len, frames)))
+    if rest:
+        sizes.append(len(rest))
+        marked[-1] = rest
+    return Frames(body, sizes, events, values, list(numbers), b"".join(marked), END.join(brief))
 
 
-def _only_data(body: bytes) -> list[bytes] | None:
-    """The data of a stream that is nothing but whole frames of one data line each, as most are; None of another."""
-    if not body.startswith(_BEFORE) or not body.endswith(_AFTER) or b"\r" in body:
-        return None
-    texts = body[len(_BEFORE) : -len(_AFTER)].split(_AFTER + _BEFORE)
-    return texts if body.count(b"\n") == 2 * len(texts) else None
+def _split(body: bytes) -> list[bytes]:
+    """``body.split(END)``; in a fraction of the time where each frame is a line, as most are."""
+    lines = body.split(b"\n")
+    return lines[::2] if len(lines) % 2 and not any(lines[1::2]) else body.split(END)
 
 
-def _load_all(texts: list[bytes], dialect: Dialect) -> list[Any]:
-    """The value of each text, read in one go where each is a line of valid JSON."""
-    texts = [_NULL if text == _DONE else text for text in texts]
-    if dialect == "chat.completions":
-        return load_chunks(texts)
-    lines = b"\n".join(texts)
-    if lines.count(b"\n") == len(texts) - 1:
+def _marked(run: Run, numbers: dict[bytes, int]) -> bytes:
+    """A run with marks in it, as long as there are any left for what it repeats."""
+    repeated = run.shape.repeated(END)
+    new = [text for text in repeated if text not in numbers]
+    if len(numbers) + len(new) > len(MARKS):
+        return END.join([*run.frames, b""])
+    numbers.update({text: len(numbers) + at for at, text in enumerate(new)})
+    return run.marked(b"".join([MARKS[numbers[text]] for text in repeated]))
+
+
+def _read(events: list[Event | None]) -> tuple[list[Event | None], list[Any]]:
+    """Events with the value of the data of each, read in one go where all of it is valid JSON.
+
+    Between them stands a value that none of them has: where all of those are found in their places, there is one value
+    between two of them.
+    """
+    texts = [_NULL if event is None or event.data == _DONE else event.data for event in events]
+    together = b"[%b]" % (b',"%b",' % _MARK).join(texts)
+    if together.count(_MARK) == len(texts) - 1:
         try:
-            values: list[Any] = _DECODER.decode_lines(lines)
+            values = _DECODER.decode(together)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             values = []
-        if len(values) == len(texts):
-            return values
-    return [load(text) for text in texts]
+        if len(values) == 2 * len(texts) - 1 and values[1::2] == ["\0\0"] * (len(texts) - 1):
+            return events, values[::2]
+    return events, [load(text) for text in texts]

@@ -27,6 +27,7 @@ In the others an error in mid-stream is a frame like any other: the provider may
 """
 _LONGEST_NAME: Final = 64
 _OVERLAP: Final = 3
+_BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n")
 _MAX_USAGE_FRAME: Final = 16 * 1024
 _FULL_CHOICES: Final = re.compile(rb'"choices"\s*:\s*\[\s*\{')
 
@@ -38,6 +39,21 @@ class TerminalHold:
     an error, and a frame without an ``event`` line whose JSON has such a ``type``. The bytes are kept from the start of
     the line (of the frame's data, in the last case). A line that could still become one waits until it is decided.
     """
+
+    __slots__ = (
+        "_after_cr",
+        "_first",
+        "_kept",
+        "_line",
+        "_named",
+        "_names",
+        "_needles",
+        "_passed",
+        "_searched",
+        "_typed",
+        "ended",
+        "held",
+    )
 
     def __init__(self, dialect: Dialect) -> None:
         self.held = bytearray()
@@ -109,11 +125,13 @@ class TerminalHold:
         """
         if self._line or self._kept:
             return 0
-        found = [place for place in map(chunk.find, self._needles) if place >= 0]
-        if not found and chunk.endswith((b"\n\n", b"\r\n\r\n")):
-            return len(chunk)
-        end = min(found, default=len(chunk))
-        for blank in (b"\n\n", b"\r\n\r\n"):
+        end = len(chunk)
+        for needle in self._needles:
+            if needle in chunk:
+                end = min(end, chunk.find(needle))
+        if end == len(chunk) and chunk.endswith(_BLANK_LINES):
+            return end
+        for blank in _BLANK_LINES:
             place = chunk.rfind(blank, 0, end)
             if place >= 0:
                 return place + len(blank)
@@ -219,6 +237,8 @@ class UsageStrip:
     A frame that is not whole waits until it is, or until it is seen to have a choice in it.
     """
 
+    __slots__ = ("_sent", "_splitter")
+
     def __init__(self) -> None:
         self._splitter = FrameSplitter()
         self._sent = 0  # bytes of the unfinished frame that were let through
@@ -256,6 +276,8 @@ def _has_no_usage_frame(chunk: bytes) -> bool:
     """The common cases, told without cutting: whole frames without usage, or one frame that has a choice in it."""
     if not chunk.endswith(b"\n\n"):
         return False
+    if b'"usage"' not in chunk:
+        return True
     if chunk.count(b'"usage"') == chunk.count(b'"usage":null') + chunk.count(b'"usage": null'):
         return True
     is_one_frame = chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk

@@ -4,9 +4,11 @@ While the stream runs, a chunk costs a copy, a look for the terminal event and a
 done in one pass over the received bytes when it is asked for.
 """
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Callable
-from itertools import accumulate, pairwise
+from collections.abc import Callable, Sequence
+from itertools import accumulate, repeat
+from operator import sub
 from typing import Final, Protocol
 
 import msgspec
@@ -18,6 +20,7 @@ from cellmeter_proxy.wire import chat, completions, messages, other, responses
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.frames import Frames, read_frames
 from cellmeter_proxy.wire.release import TerminalHold, UsageStrip
+from cellmeter_proxy.wire.runs import Run
 
 UNREADABLE_TAIL: Final = 64 * 1024
 """How many bytes are kept of an answer whose coding cannot be undone here."""
@@ -64,6 +67,25 @@ class StreamWatcher:
 
     """
 
+    __slots__ = (
+        "_decoder",
+        "_dialect",
+        "_hold",
+        "_last",
+        "_left",
+        "_plain",
+        "_plain_sizes",
+        "_queue",
+        "_reading",
+        "_received",
+        "_strip",
+        "_whole",
+        "sizes",
+        "strips",
+        "terminal",
+        "times",
+    )
+
     def __init__(
         self,
         dialect: Dialect,
@@ -72,8 +94,10 @@ class StreamWatcher:
         encoding: str | None = None,
         length: int | None = None,
     ) -> None:
-        self.timeline: list[tuple[float, int]] = []
-        """When each chunk came, in the caller's milliseconds, and its size."""
+        self.times: array[float] = array("d")
+        """When each chunk came, in the caller's milliseconds."""
+        self.sizes: array[int] = array("Q")
+        """The bytes of each chunk."""
         self.terminal = False
         """The terminal event was received whole, or all of the announced length."""
         self._whole = False  # the terminal event was
@@ -85,23 +109,26 @@ class StreamWatcher:
         self._strip = UsageStrip() if strip_usage and self._decoder is None else None
         self.strips = self._strip is not None
         """The usage chunk is taken out."""
-        self._chunks: list[bytes] = []
-        self._plain: list[bytes] = []
+        self._received = bytearray()
+        self._plain = bytearray()  # without the content coding, if there is one
+        self._plain_sizes: array[int] = array("Q")
         self._queue = bytearray()  # chunks of a compressed stream that wait
         self._reading: _Reading | None = None
 
     def feed(self, chunk: bytes, at_ms: float) -> bytes:
         """Take the bytes that came at a time, and return those that may go to the client now."""
         self._reading = None
-        self._chunks.append(chunk)
-        self.timeline.append((at_ms, len(chunk)))
+        self._received += chunk
+        self.times.append(at_ms)
+        self.sizes.append(len(chunk))
+        hold = self._hold
         if self._decoder is not None:
             out = self._feed_encoded(chunk, self._decoder)
         else:
-            out = self._hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
-        if self._hold.ended and not self._whole:
-            self._whole = self._hold.is_whole()
-        self.terminal = self.terminal or self._whole
+            out = hold.feed(chunk if self._strip is None else self._strip.feed(chunk))
+        if hold.ended:
+            self._whole = self._whole or hold.is_whole()
+            self.terminal = self.terminal or self._whole
         return out if self._left is None else self._within_length(out, len(chunk), self._left)
 
     def _within_length(self, out: bytes, size: int, left: int) -> bytes:
@@ -142,14 +169,19 @@ class StreamWatcher:
         return last + self._hold.take()
 
     @property
+    def timeline(self) -> list[tuple[float, int]]:
+        """Each chunk with when it came, and its size."""
+        return list(zip(self.times, self.sizes, strict=True))
+
+    @property
     def received(self) -> bytes:
         """All bytes as they came."""
-        return b"".join(self._chunks)
+        return bytes(self._received)
 
     @property
     def decoded(self) -> bytes:
         """All bytes without their content coding, as far as they could be decoded."""
-        return self.received if self._decoder is None else b"".join(self._plain)
+        return self.received if self._decoder is None else bytes(self._plain)
 
     @property
     def decode_error(self) -> str | None:
@@ -185,7 +217,8 @@ class StreamWatcher:
 
     def _feed_encoded(self, chunk: bytes, decoder: StreamDecoder) -> bytes:
         plain = decoder.feed(chunk)
-        self._plain.append(plain)
+        self._plain += plain
+        self._plain_sizes.append(len(plain))
         self._hold.feed(plain)
         self._queue += chunk
         if self._hold.waiting:
@@ -200,22 +233,43 @@ class StreamWatcher:
         """One pass over all frames; kept until more bytes come."""
         if self._reading is not None:
             return self._reading
-        reader = _READERS.get(self._dialect, other.Stream)()
-        ends = list(accumulate(len(part) for part in (self._chunks if self._decoder is None else self._plain)))
-        arrived: list[int] = []  # the chunk that completed each frame
-        token_at: float | None = None
-        offset = 0
         parsed = read_frames(self.decoded, self._dialect)
-        for size, event, value in zip(parsed.sizes, parsed.events, parsed.values, strict=True):
-            offset += size
+        reader = _READERS.get(self._dialect, other.Stream)()
+        silent: set[int] = set()  # the frames that are comments
+        token: int | None = None
+        frame = 0
+        for event, value in zip(parsed.events, parsed.values, strict=True):
+            run = value if type(value) is Run else None
             if event is None:
-                continue
-            arrived.append(bisect_left(ends, offset))
-            if token_at is None and reader.carries_token(event, value):
-                token_at = self.timeline[arrived[-1]][0]
-            reader.add(event, value)
-        times = [self.timeline[index][0] for index in dict.fromkeys(arrived)]
-        gaps = [later - earlier for earlier, later in pairwise(times)]
+                silent.add(frame)
+            else:
+                if token is None:
+                    token = _first(reader, event, value, frame)
+                reader.add(event, value if run is None else run.value)
+            frame += 1 if run is None else len(run.pieces)
         facts = reader.facts(complete=self._whole)
-        self._reading = _Reading(facts, token_at, max(gaps, default=None), len(arrived), parsed)
+        arrived = self._arrived(parsed.sizes)
+        ttft = None if token is None else self.times[arrived[token]]
+        gap = self._max_gap([at for frame, at in enumerate(arrived) if frame not in silent] if silent else arrived)
+        self._reading = _Reading(facts, ttft, gap, frame - len(silent), parsed)
         return self._reading
+
+    def _max_gap(self, arrived: Sequence[int]) -> float | None:
+        """The longest time between two of these chunks."""
+        times = [self.times[chunk] for chunk in dict.fromkeys(arrived)]
+        return max(map(sub, times[1:], times), default=None)
+
+    def _arrived(self, sizes: list[int]) -> Sequence[int]:
+        """The chunk that completed each of the frames."""
+        chunks = self.sizes if self._decoder is None else self._plain_sizes
+        if chunks.tolist() == sizes:
+            return range(len(sizes))
+        return list(map(bisect_left, repeat(list(accumulate(chunks))), accumulate(sizes)))
+
+
+def _first(reader: Reader, event: Event, value: object, frame: int) -> int | None:
+    """The frame that brings the first token, or None where it is none of these."""
+    if type(value) is not Run:
+        return frame if reader.carries_token(event, value) else None
+    place = value.first(reader.carries_token)
+    return None if place is None else frame + place
