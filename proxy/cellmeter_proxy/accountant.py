@@ -88,8 +88,7 @@ class Accountant:
             # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
             self._loop.call_soon(self._queue.put, call)
         elif call.usage_source == "provider" and self.on_numbers is not None:
-            numbers = Numbers(call_id=call.call_id, cost=call.cost, price_source=call.price_source)
-            self._loop.call_soon(self.on_numbers, numbers)
+            self.on_numbers(Numbers(call_id=call.call_id, cost=call.cost, price_source=call.price_source))
 
     def priced(self, call: Call) -> Call:
         """See ``Accounting``."""
@@ -184,8 +183,10 @@ def needs_numbers(call: Call, rates: Rates | None) -> bool:
 
 def _is_settled(call: Call, rates: Rates | None) -> bool:
     """Whether its row says what it cost, or no price is known."""
+    if call.price_source is not None:
+        return True
     rate = None if rates is None else rates.of(call)
-    return call.price_source is not None or (rate is not None and rate.source is None)
+    return rate is not None and rate.source is None
 
 
 def _numbers(call: Call, reply: Reply, overrides: "Overrides | None") -> Numbers:

@@ -106,6 +106,12 @@ def test_the_hash_of_the_exact_bytes_is_right_at_every_size(size: int) -> None:
         assert read(call(), changed, REDACTOR, resent).body_hash == canonical.body_hash(changed)
 
 
+def test_a_negative_zero_is_not_forgotten() -> None:
+    resent, body = Resent(), b'{"max_tokens": -0, "messages": ["%b"]}' % LONG.encode()
+    for said in (body, body, body.replace(b"-0", b"0"), body):
+        assert read(call(), said, REDACTOR, resent) == alone(said, "messages", REDACTOR)
+
+
 def test_what_one_client_sent_is_looked_through_again_for_the_secrets_of_another() -> None:
     resent, body = Resent(), json.dumps(request("the word is swordfish")).encode()
     assert read(call(), body, REDACTOR, resent).spans == []
