@@ -42,6 +42,8 @@ class Exchange:
     """How many clients have joined this call after its own had left."""
     attached_to: str | None = None
     """The call that this one has joined."""
+    closing: tuple[Call, Answer | None] | None = None
+    """What the row is being closed with."""
     closed: bool = False
     """The row is closed and committed."""
     _ends: ExitStack | None = None

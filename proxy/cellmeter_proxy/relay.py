@@ -347,6 +347,7 @@ class Relay:
         await self._commit(exchange, row, None)
 
     async def _commit(self, exchange: Exchange, row: Call, answer: Answer | None) -> None:
+        exchange.closing = row, answer
         row = replace(
             row,
             ended_at=now_us(),
@@ -368,7 +369,12 @@ class Relay:
 
     async def _interrupt(self, exchange: Exchange) -> None:
         """The proxy stops while the call is under way: the row says so."""
-        if not exchange.closed:
+        if exchange.closed:
+            return
+        if exchange.closing is not None and not exchange.awaited:
+            # Nobody is to get anything any more, so that the commit was the end of it.
+            await self._commit(exchange, *exchange.closing)
+        else:
             call = await exchange.opened()
             why = Broken("interrupted", "the proxy was stopped")
             row = replace(call, state="interrupted", outcome=why.outcome, error=why.reason)
