@@ -49,6 +49,15 @@ _SET_NUMBERS: Final = """
     WHERE call_id = :call_id"""
 
 
+_VERSION_5: Final = """(
+    SELECT coalesce(strand << 8 | place, blobs.rowid - (1 << 62)) AS rowid,
+        digest, size, codec, base, strand, place, coalesce(pieces.data, blobs.data) AS data
+    FROM blobs LEFT JOIN pieces USING (strand, place)
+    UNION ALL SELECT strand << 8 | place, '', 0, 'strand', NULL, strand, place, data FROM pieces
+    WHERE NOT EXISTS (SELECT 1 FROM blobs WHERE blobs.strand = pieces.strand AND blobs.place = pieces.place))"""
+"""The rows of ``blobs`` in a log of version 5, which had what they added to their strands in another table."""
+
+
 class Log:
     """An open captured log.
 
@@ -59,7 +68,7 @@ class Log:
     def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
         self.conn = conn
         self.path = path
-        self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
+        self._statements = {row: _Statements(row, *_shape(conn, row)) for row in TABLES}
         self._rows = _CallRows()
         self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
         self._reader = BlobReader(conn)
@@ -138,6 +147,10 @@ class Log:
         """
         return self._reader.read(digest)
 
+    def blob_size(self, digest: str) -> int | None:
+        """How many bytes the content of a digest is said to have; None where nothing is stored under it."""
+        return self._reader.size(digest)
+
     def stored(self) -> list[tuple[str, int]]:
         """Digest and size of everything that is stored, in the order in which reading it costs least."""
         return self._reader.stored()
@@ -175,6 +188,9 @@ class Log:
     def append(self, *records: Record) -> None:
         """Add rows as they are."""
         for record in records:
+            if isinstance(record, BlobRow):
+                self._store.put_row(record)
+                continue
             statements = self._statements[type(record)]
             self.conn.execute(statements.insert, statements.encode(record))
             if isinstance(record, Call):
@@ -189,8 +205,8 @@ class Log:
 
     def put_blob(self, blob: BlobRow) -> None:
         """Store content once; a second copy of the same content is nothing new."""
-        statements = self._statements[BlobRow]
-        self.conn.execute(statements.insert_once, statements.encode(blob))
+        if not self.has_blob(blob.digest):
+            self._store.put_row(blob)
 
     def keep(self, content: Content, session: str, link: str | None = None) -> None:
         """Store a body of a session once, as what is new in it; see ``blobs``.
@@ -205,7 +221,7 @@ class Log:
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
-        return self.conn.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
+        return self._reader.has(digest)
 
     def open_call(self, call: Call) -> int:
         """Write a call's row before its answer, and return its place within the session."""
@@ -268,7 +284,7 @@ class Log:
 class _Statements:
     """The SQL of one row type, and the way its values go in and come out."""
 
-    def __init__(self, row: type[Record], there: frozenset[str]) -> None:
+    def __init__(self, row: type[Record], there: frozenset[str], source: str | None = None) -> None:
         self._row = row
         self.there = there
         self._names = list(columns(row))
@@ -279,10 +295,9 @@ class _Statements:
         table = TABLES[row]
         # A log of an older version lacks the columns that came later: nothing was measured for them.
         found = ", ".join(f'"{name}"' if name in there else "NULL" for name in self._names)
-        self.select = f"SELECT {found} FROM {table}"
+        self.select = f"SELECT {found} FROM {source or table}"
         into = f"INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
         self.insert = f"INSERT {into}"
-        self.insert_once = f"INSERT OR IGNORE {into}"
         self.replace = f"INSERT OR REPLACE {into}"
 
     def encode(self, record: Record) -> tuple[Any, ...]:
@@ -332,8 +347,10 @@ class _CallRows:
         return self._last(call)
 
 
-def _columns_there(conn: sqlite3.Connection, row: type[Record]) -> frozenset[str]:
-    return frozenset(str(column[1]) for column in conn.execute(f"PRAGMA table_info({TABLES[row]})"))
+def _shape(conn: sqlite3.Connection, row: type[Record]) -> tuple[frozenset[str], str | None]:
+    """The columns that a log has of a row type, and where it has them, if not in a table alone."""
+    there = frozenset(str(column[1]) for column in conn.execute(f"PRAGMA table_xinfo({TABLES[row]})"))
+    return there, _VERSION_5 if row is BlobRow and "strand" in there and "at" not in there else None
 
 
 def make_blob(content: bytes) -> BlobRow:
