@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import AT_OPENING, Log, make_blob, writer_is_alive, writer_name
+from cellmeter_proxy.log import Log, make_blob, writer_is_alive, writer_name
 from cellmeter_proxy.record import (
     Call,
     Cell,
@@ -30,6 +30,7 @@ from cellmeter_proxy.record import (
     Workspace,
 )
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES
+from cellmeter_proxy.statements import AT_OPENING
 
 CELL = Cell(
     cell_id="s/a/m/c/t#run1",
