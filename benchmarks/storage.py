@@ -81,7 +81,7 @@ def sizes(path: Path, turns: list[Exchanged]) -> Sizes:
     stripped = path.with_suffix(".stripped")
     stripped.write_bytes(path.read_bytes())
     with closing(sqlite3.connect(stripped, isolation_level=None)) as conn:
-        conn.executescript("DELETE FROM blobs; DELETE FROM pieces; VACUUM")
+        conn.executescript("DELETE FROM blobs; VACUUM")
     file = path.stat().st_size
     return Sizes(
         logical=sum(map(len, bodies)),

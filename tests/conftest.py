@@ -58,6 +58,23 @@ _RELEASED: Final = (
     UPDATE "meta" SET "value" = '4' WHERE "key" = 'schema_version';
     UPDATE "calls" SET "provider_tools" = '[]';
     """,
+    """
+    ALTER TABLE "blobs" ADD COLUMN "strand" INTEGER;
+    ALTER TABLE "blobs" ADD COLUMN "place" INTEGER;
+    CREATE TABLE "pieces" ("strand" INTEGER, "place" INTEGER, "data" BLOB);
+    CREATE UNIQUE INDEX "idx_pieces_strand_place" ON "pieces" ("strand", "place");
+    INSERT INTO "_sqlite_migrations" VALUES (5, 'cellmeter', 'm005_strands', '2025-11-24 01:00:00+00:00');
+    UPDATE "meta" SET "value" = '5' WHERE "key" = 'schema_version';
+    INSERT INTO "pieces" VALUES
+        (18838586676582, 0, x'28B52FFD0050B800000073616964206265666F72652C20656C73657768657265'),
+        (18838586676582, 1, x'B40200D2C5121790296D9D0A5B0A90DD6CA3FCB688F75F9DAD79EAEE441487705CEC81AEE68807\
+CC1529C7C5E20D2334BA314252E0F2E217B3E0E2FB6A425DFE91C6C9A0AC374CF5E7E273F9B821CF09200200511D5266A1CC'),
+        (18838586676582, 2, x'8400004801010001000071207D010028A88E0B');
+    UPDATE "blobs" SET "codec" = 'strand', "data" = NULL, "strand" = 18838586676582, "place" = 1
+        WHERE "digest" = 'sha256:6966aa0b0c68eb9de765a1fa5c4cf4ccddd6b75663e87bb4f8cce2141f22c1a9';
+    INSERT INTO "blobs" ("digest", "size", "codec", "strand", "place") VALUES
+        ('sha256:ec43a0fc0e6d5d4ddb2d7e50047a137992b7723fdf81a41072c265e6ea581edd', 414, 'strand', 18838586676582, 2);
+    """,
 )
 """What each version of the schema was written with, literally: the rows of the first, what was new in the others."""
 

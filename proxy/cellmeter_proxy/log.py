@@ -12,10 +12,9 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import msgspec
 import zstandard
@@ -23,22 +22,15 @@ import zstandard
 from cellmeter_proxy.blobs import BlobReader, BlobStore, Content
 from cellmeter_proxy.logfile import Durability, open_for_reading, open_for_writing
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Numbers, Record
-from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, columns, json_columns
+from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES
 from cellmeter_proxy.sessions import Sessions
+from cellmeter_proxy.statements import CallRows, Statements
 
 R = TypeVar("R", bound=Record)
 _ZSTD_LEVEL: Final = 3
 _WRITER: Final = re.compile(r"(.*)/([0-9]{1,10})/([0-9]+)")
 CALIBRATION: Final = "calibration"
 """The fact of a log (table ``meta``) that holds what its calls taught, as JSON of ``estimates.Learned``."""
-AT_OPENING: Final = (
-    *("call_id", "session", "seq", "cell_id", "cell_attempt", "writer", "via", "method", "endpoint", "dialect"),
-    *("upstream", "request_model", "stream", "body_hash", "request_hash", "prefix_hash", "message_count"),
-    *("new_messages", "provider_tools", "request_bytes", "request_blob", "request_encoding", "started_at"),
-    *("retry_number", "user_agent", "client_session"),
-)
-"""The columns of a call that are known when its row is opened and never change: all that is indexed, but the state."""
-_AT_BOTH: Final = ("state", "usage_source", "sent_hash", "redactions")
 _SET_NUMBERS: Final = """
     UPDATE calls SET cost = :cost, price_source = :price_source, estimate_method = :estimate_method,
         estimated_prompt_tokens = :estimated_prompt_tokens, estimated_completion_tokens = :estimated_completion_tokens,
@@ -59,8 +51,8 @@ class Log:
     def __init__(self, conn: sqlite3.Connection, path: Path) -> None:
         self.conn = conn
         self.path = path
-        self._statements = {row: _Statements(row, _columns_there(conn, row)) for row in TABLES}
-        self._rows = _CallRows()
+        self._statements = {row: Statements(row, conn) for row in TABLES}
+        self._rows = CallRows()
         self._is_older = self.meta("schema_version") != str(SCHEMA_VERSION)
         self._reader = BlobReader(conn)
         self._store = BlobStore(conn, self._reader)
@@ -138,6 +130,10 @@ class Log:
         """
         return self._reader.read(digest)
 
+    def blob_size(self, digest: str) -> int | None:
+        """How many bytes the content of a digest is said to have; None where nothing is stored under it."""
+        return self._reader.size(digest)
+
     def stored(self) -> list[tuple[str, int]]:
         """Digest and size of everything that is stored, in the order in which reading it costs least."""
         return self._reader.stored()
@@ -175,6 +171,9 @@ class Log:
     def append(self, *records: Record) -> None:
         """Add rows as they are."""
         for record in records:
+            if isinstance(record, BlobRow):
+                self._store.put_row(record)
+                continue
             statements = self._statements[type(record)]
             self.conn.execute(statements.insert, statements.encode(record))
             if isinstance(record, Call):
@@ -189,8 +188,8 @@ class Log:
 
     def put_blob(self, blob: BlobRow) -> None:
         """Store content once; a second copy of the same content is nothing new."""
-        statements = self._statements[BlobRow]
-        self.conn.execute(statements.insert_once, statements.encode(blob))
+        if not self.has_blob(blob.digest):
+            self._store.put_row(blob)
 
     def keep(self, content: Content, session: str, link: str | None = None) -> None:
         """Store a body of a session once, as what is new in it; see ``blobs``.
@@ -205,7 +204,7 @@ class Log:
 
     def has_blob(self, digest: str) -> bool:
         """Whether content is stored under a digest."""
-        return self.conn.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
+        return self._reader.has(digest)
 
     def open_call(self, call: Call) -> int:
         """Write a call's row before its answer, and return its place within the session."""
@@ -263,77 +262,6 @@ class Log:
                 (writer,),
             ).rowcount
         return count
-
-
-class _Statements:
-    """The SQL of one row type, and the way its values go in and come out."""
-
-    def __init__(self, row: type[Record], there: frozenset[str]) -> None:
-        self._row = row
-        self.there = there
-        self._names = list(columns(row))
-        self._json = json_columns(row)
-        self._places = [place for place, name in enumerate(self._names) if name in self._json]
-        self._values: Callable[[Record], tuple[Any, ...]] = attrgetter(*self._names)
-        listed = ", ".join(f'"{name}"' for name in self._names)
-        table = TABLES[row]
-        # A log of an older version lacks the columns that came later: nothing was measured for them.
-        found = ", ".join(f'"{name}"' if name in there else "NULL" for name in self._names)
-        self.select = f"SELECT {found} FROM {table}"
-        into = f"INTO {table} ({listed}) VALUES ({', '.join('?' * len(self._names))})"
-        self.insert = f"INSERT {into}"
-        self.insert_once = f"INSERT OR IGNORE {into}"
-        self.replace = f"INSERT OR REPLACE {into}"
-
-    def encode(self, record: Record) -> tuple[Any, ...]:
-        values = self._values(record)
-        if not self._places:
-            return values
-        encoded = list(values)
-        for place in self._places:
-            if values[place] is not None:
-                encoded[place] = msgspec.json.encode(values[place]).decode()
-        return tuple(encoded)
-
-    def decode(self, row: Sequence[Any]) -> Any:
-        values = {
-            name: msgspec.json.decode(value) if name in self._json and value is not None else value
-            for name, value in zip(self._names, row, strict=True)
-        }
-        return msgspec.convert(values, self._row, strict=False)
-
-
-class _CallRows:
-    """How a call is written twice, each time no more of it than is new: its row is wide, and some indexes are large."""
-
-    def __init__(self) -> None:
-        at_closing = [name for name in Call.__struct_fields__ if name not in (*AT_OPENING, *_AT_BOTH)]
-        first, last = (*_AT_BOTH, *AT_OPENING), (*_AT_BOTH, *at_closing)
-        self.open = f"INSERT INTO calls ({', '.join(first)}) VALUES ({', '.join('?' * len(first))})"
-        self.close = f"UPDATE calls SET {', '.join(f'{name} = ?' for name in last)} WHERE call_id = ?"
-        self._first: Callable[[Call], tuple[Any, ...]] = attrgetter(*first)
-        self._last: Callable[[Call], tuple[Any, ...]] = attrgetter(*last, "call_id")
-        self._at_closing: Callable[[Call], tuple[Any, ...]] = attrgetter(*at_closing)
-        self._tools = first.index("provider_tools")
-
-    def opening(self, call: Call) -> tuple[Any, ...] | None:
-        """The values for ``open``, or None where more is known of the call than when it is opened."""
-        later = self._at_closing(call)
-        if later.count(None) < len(later):
-            return None
-        values = self._first(call)
-        if call.provider_tools is None:
-            return values
-        tools = msgspec.json.encode(call.provider_tools).decode()
-        return (*values[: self._tools], tools, *values[self._tools + 1 :])
-
-    def closing(self, call: Call) -> tuple[Any, ...]:
-        """The values for ``close``."""
-        return self._last(call)
-
-
-def _columns_there(conn: sqlite3.Connection, row: type[Record]) -> frozenset[str]:
-    return frozenset(str(column[1]) for column in conn.execute(f"PRAGMA table_info({TABLES[row]})"))
 
 
 def make_blob(content: bytes) -> BlobRow:

@@ -18,6 +18,7 @@ from typing import Final, NoReturn, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from cellmeter_proxy.blobs import STRAND, Place, at_of
 from cellmeter_proxy.conflict import Conflict, conflict_of, conflict_of_place, refusal
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, digest_of
@@ -190,15 +191,24 @@ class _Join:
                 self._add(row)
 
     def _join_blobs(self) -> None:
-        with self._reading():
-            stored = self._source.stored()
-        for digest, _ in stored:
-            if self._target.has_blob(digest):
+        """Rows of strands as they are, for later ones go on from them; other content once."""
+        brought: list[str] = []
+        for row in self._read(BlobRow):
+            known = self._target.has_blob(row.digest)
+            if self._stands_there(row) if row.codec == STRAND else known:
                 self._tally["known"] += 1
                 continue
-            for blob in self._read(BlobRow, "digest = ?", (digest,)):
-                self._add(blob)
+            self._add(replace(row, digest="") if known else row)
+            brought += [row.digest] if row.digest and not known else []
+        for digest in brought:
             self._check(digest)
+
+    def _stands_there(self, row: BlobRow) -> bool:
+        """Whether the log has a row of a strand; one that has another in its place is not joined."""
+        there = next(self._target.rows(BlobRow, "at = ?", (at_of(Place(row.strand or 0, row.place or 0)),)), None)
+        if there is not None and (there.codec, there.data) != (row.codec, row.data):
+            self._conflicts.append(conflict_of(there, row, (row.strand, row.place)))
+        return there is not None
 
     def _check(self, digest: str) -> None:
         """Make sure that what was copied is what its digest names, as it can be read from here on."""

@@ -375,9 +375,10 @@ class ScoreRow(Record, frozen=True, kw_only=True):
 
 
 class BlobRow(Record, frozen=True, kw_only=True):
-    """Content by its digest (table ``blobs``)."""
+    """Content by its digest (table ``blobs``); see ``blobs.strands``. It never changes, in whatever log it stands."""
 
     digest: str
+    """Empty where the content has another row, too, and this one is here only because its strand goes on from it."""
     size: int
     """Bytes before compression."""
     codec: Literal["zstd", "strand"] = "zstd"
@@ -385,15 +386,8 @@ class BlobRow(Record, frozen=True, kw_only=True):
     base: str | None = None
     """Not used."""
     strand: int | None = None
-    place: int | None = None
-    data: bytes | None = None
-
-
-class Piece(Record, frozen=True, kw_only=True):
-    """A piece of a strand (table ``pieces``); see ``blobs.strands``. It never changes, in whatever log it stands."""
-
-    strand: int
     """A name that no other strand has, in any log."""
-    place: int
-    """Position within the strand, from 0, without gaps."""
-    data: bytes
+    place: int | None = None
+    """Position within the strand, from 0, without gaps, and below 256."""
+    data: bytes | None = None
+    """The content, or what it added to its strand."""

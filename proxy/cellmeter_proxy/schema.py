@@ -17,14 +17,13 @@ from cellmeter_proxy.record import (
     Call,
     Cell,
     Egress,
-    Piece,
     Record,
     ScoreRow,
     Span,
     Sweep,
 )
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 TABLES: Final[dict[type[Record], str]] = {
     Sweep: "sweeps",
@@ -32,7 +31,6 @@ TABLES: Final[dict[type[Record], str]] = {
     Call: "calls",
     Attempt: "attempts",
     BlobRow: "blobs",
-    Piece: "pieces",
     Span: "spans",
     Artifact: "artifacts",
     Egress: "egress",
@@ -83,7 +81,10 @@ def migrate(db: Database) -> None:
     Does nothing where it is there already.
     """
     set_ = Migrations("cellmeter")
-    steps = (_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools, _m005_strands)
+    steps = (
+        *(_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools, _m005_strands),
+        _m006_one_row_for_a_body,
+    )
     for step in steps:
         set_(name=step.__name__.lstrip("_"))(step)
     set_.apply(db)
@@ -135,5 +136,47 @@ def _m005_strands(db: Database) -> None:
     blobs = cast("Table", db["blobs"])
     blobs.add_column("strand", int)
     blobs.add_column("place", int)
+    pieces = cast("Table", db["pieces"])
     # No primary key: such an index would repeat what this one has.
-    _create(db, Piece, None).create_index(["strand", "place"], unique=True)
+    pieces.create({"strand": int, "place": int, "data": bytes})
+    pieces.create_index(["strand", "place"], unique=True)
+
+
+def _m006_one_row_for_a_body(db: Database) -> None:
+    """What a body added to its strand stands beside its digest; the indexes hold no more than finds a row."""
+    for statement in (*_BLOBS, *_SMALLER_INDEXES):
+        db.execute(statement)
+
+
+_OF_A_STRAND: Final = "CASE WHEN at >= 0 THEN at {} END"
+_BLOBS: Final = (
+    "ALTER TABLE blobs RENAME TO blobs_before",
+    # The rows of a strand stand together, and need no other index; content by itself is counted from far below 0.
+    f"""CREATE TABLE blobs (
+        at INTEGER PRIMARY KEY, digest TEXT, size INTEGER, codec TEXT, base TEXT, data BLOB,
+        strand INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format(">> 8")}) VIRTUAL,
+        place INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format("& 255")}) VIRTUAL)""",
+    "CREATE INDEX idx_blobs_digest ON blobs (substr(digest, 8, 12))",
+    """INSERT INTO blobs (at, digest, size, codec, base, data)
+        SELECT rowid - (1 << 62), digest, size, codec, base, data FROM blobs_before
+        WHERE strand IS NULL OR place IS NULL""",
+    """INSERT INTO blobs (at, digest, size, codec, base, data)
+        SELECT strand << 8 | place, coalesce(digest, ''), coalesce(size, 0), 'strand', base, pieces.data
+        FROM pieces LEFT JOIN blobs_before USING (strand, place)""",
+    # Of a damaged log: a body whose piece was lost.
+    """INSERT OR IGNORE INTO blobs (at, digest, size, codec, base)
+        SELECT strand << 8 | place, digest, size, codec, base FROM blobs_before
+        WHERE strand IS NOT NULL AND place IS NOT NULL""",
+    "DROP TABLE blobs_before",
+    "DROP TABLE pieces",
+)
+_SMALLER_INDEXES: Final = (
+    "DROP INDEX idx_calls_state",
+    "CREATE INDEX idx_calls_open ON calls (writer) WHERE state = 'open'",
+    "DROP INDEX idx_calls_cell_id_cell_attempt",
+    "CREATE INDEX idx_calls_cell_id_cell_attempt ON calls (cell_id, cell_attempt) WHERE cell_id IS NOT NULL",
+    "DROP INDEX idx_calls_session_prefix_hash",
+    """CREATE INDEX idx_calls_session_prefix_hash ON calls (session, substr(prefix_hash, -12))
+        WHERE prefix_hash IS NOT NULL""",
+)
+"""A digest or a link is found by a dozen of its digits, and compared as a whole."""

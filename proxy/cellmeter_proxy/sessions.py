@@ -75,7 +75,8 @@ class Sessions:
         # One look into the index for each link: a history that is resent a thousand times has a thousand rows to it.
         rows = self._conn.execute(
             "SELECT value FROM json_each(?) WHERE EXISTS"
-            " (SELECT 1 FROM calls WHERE session = ? AND prefix_hash = value)",
+            " (SELECT 1 FROM calls WHERE session = ? AND substr(prefix_hash, -12) = substr(value, -12)"
+            " AND prefix_hash = value)",
             (msgspec.json.encode(links).decode(), session),
         )
         return {str(row[0]) for row in rows}
@@ -91,7 +92,8 @@ class Sessions:
             found = known.links.get(link)
             if link not in known.links and not known.is_whole:
                 row = self._conn.execute(
-                    "SELECT request_blob FROM calls WHERE session = ? AND prefix_hash = ? ORDER BY rowid DESC LIMIT 1",
+                    "SELECT request_blob FROM calls WHERE session = ?1 AND substr(prefix_hash, -12) = substr(?2, -12)"
+                    " AND prefix_hash IS NOT NULL AND +prefix_hash = ?2 ORDER BY rowid DESC LIMIT 1",
                     (session, link),
                 ).fetchone()
                 found = None if row is None else row[0]

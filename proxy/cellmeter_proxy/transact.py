@@ -40,6 +40,8 @@ class Job(Generic[P, T]):
     """It may take long, and is not done in the event loop's thread."""
     patient: bool = False
     """Nobody needs it written at once."""
+    since: float = 0.0
+    """When it came, by the event loop's clock, where it is patient."""
     number: int = 0
     """Its place among all that was ever to be written, from 1, while it waits; else 0."""
     prepared: P | None = None

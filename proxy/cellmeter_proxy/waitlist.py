@@ -34,10 +34,14 @@ class Waiting:
         """Have the jobs up to a number due, or all of them."""
         self._due = self.newest if number is None else max(self._due, number)
 
-    @property
-    def has_undue(self) -> bool:
-        """There are jobs that wait for something."""
-        return self.newest > self._due
+    def expire(self, since: float) -> float | None:
+        """Have the jobs due that have waited since a moment; when the oldest of the others came, if there are any."""
+        for job in self._jobs:
+            if job.number > self._due:
+                if job.since > since:
+                    return job.since
+                self._due = job.number
+        return None
 
     @property
     def has_work(self) -> bool:

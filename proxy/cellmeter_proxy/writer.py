@@ -38,8 +38,10 @@ _GROUP: Final = 256
 _SLICE_S: Final = 0.004
 _LARGE: Final = 128 * 1024
 _AGAIN_S: Final = 1.0
-_MOMENT_S: Final = 0.002
-"""Patient work waits so long, and for at most twice of it."""
+_MOMENT_S: Final = 0.004
+"""Patient work waits so long: the time of a fast answer, and of no use to a crash."""
+_TICK_S: Final = 0.001
+"""The timers of an event loop are no finer than this."""
 _MAX_OWED: Final = 256
 _CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 _ROW_BYTES: Final = 8 * 1024
@@ -243,19 +245,17 @@ class LogWriter:
     # Turns: what waits is prepared and written, one group at a time
 
     def _enqueue(self, job: Job[Any, Any], _: object = None) -> None:
+        job.since = self._loop.time() if job.patient else 0.0
         self._waiting.add(job)
         if self._closed:
             self._waiting.make_due()
         elif job.patient and self._moment is None:
-            self._moment = self._loop.call_later(_MOMENT_S, self._end_moment, job.number)
+            self._moment = self._loop.call_at(job.since + _MOMENT_S, self._end_moment)
         self._schedule()
 
-    def _end_moment(self, newest: int) -> None:
-        """What came before the moment is due; what came in it has one more."""
-        self._moment = None
-        self._waiting.make_due(newest)
-        if self._waiting.has_undue:
-            self._moment = self._loop.call_later(_MOMENT_S, self._end_moment, self._waiting.newest)
+    def _end_moment(self) -> None:
+        oldest = self._waiting.expire(self._loop.time() - _MOMENT_S + _TICK_S)
+        self._moment = None if oldest is None else self._loop.call_at(oldest + _MOMENT_S, self._end_moment)
         self._schedule()
 
     def _schedule(self) -> None:

@@ -73,7 +73,7 @@ def _schema(log: Log) -> Iterator[Finding]:
     if version != str(SCHEMA_VERSION):
         return
     for type_, table in TABLES.items():
-        there = {str(row[1]) for row in log.conn.execute(f"PRAGMA table_info({table})")}
+        there = {str(row[1]) for row in log.conn.execute(f"PRAGMA table_xinfo({table})")}
         lacking = sorted(set(columns(type_)) - there)
         if lacking:
             message = f"the table {table} lacks {', '.join(lacking)}, which version {version} has"

@@ -72,7 +72,7 @@ def test_scores_and_audits_are_those_of_the_parts(parts: list[Path], joined: Pat
 
 def test_every_body_is_there_to_its_last_byte_and_once(parts: list[Path], joined: Path) -> None:
     with Log.read(joined) as log:
-        digests = [row.digest for row in log.rows(BlobRow)]
+        digests = [row.digest for row in log.rows(BlobRow) if row.digest]
         assert len(set(digests)) == len(digests)
         known = set()
         for part in parts:

@@ -5,20 +5,21 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cellmeter_proxy.blobs import store
 from cellmeter_proxy.blobs.ints import number
 from cellmeter_proxy.blobs.recipe import DELTA
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.log import Log, make_blob, make_content
-from cellmeter_proxy.record import BlobRow, Piece
+from cellmeter_proxy.record import BlobRow
 from cellmeter_proxy.scripted.session import AgentDialect, session
 
 FIRST = b'{"messages":[' + b'{"role":"user","content":"please read the file"},' * 20 + b'],"tools":[]}'
@@ -38,7 +39,7 @@ def keep(log: Log, data: bytes, *, line: str = "s", base: str | None = None, gro
 
 
 def stored_bytes(log: Log) -> int:
-    return int(log.conn.execute("SELECT coalesce(sum(length(data)), 0) FROM pieces").fetchone()[0])
+    return int(log.conn.execute("SELECT coalesce(sum(length(data)), 0) FROM blobs WHERE at >= 0").fetchone()[0])
 
 
 def place_of(log: Log, digest: str) -> tuple[int, int]:
@@ -52,10 +53,12 @@ def test_a_body_is_a_piece_of_its_sessions_strand(log: Log) -> None:
     places = [place_of(log, digest) for digest in (first, answer, second, other)]
     assert [place for _, place in places] == [0, 1, 2, 0]
     assert len({strand for strand, _ in places}) == 2
-    assert [row.size for row in log.rows(BlobRow)] == [len(FIRST), 8, len(SECOND), 17]
+    sizes = {row.digest: row.size for row in log.rows(BlobRow)}
+    assert [sizes.pop(digest) for digest in (first, answer, second, other)] == [len(FIRST), 8, len(SECOND), 17]
+    assert sizes == {}
     assert {row.codec for row in log.rows(BlobRow)} == {"strand"}
     stream = zstandard.ZstdDecompressor().decompressobj()
-    recipes = [stream.decompress(piece.data) for piece in log.rows(Piece, "strand = ?", (places[0][0],))]
+    recipes = [stream.decompress(row.data or b"") for row in log.rows(BlobRow, "strand = ?", (places[0][0],))]
     assert recipes[:2] == [b"\x00" + FIRST, b'\x00{"id":1}']
     # Two places back, no other strand, two copies: up to the new message, and what follows it.
     head, tail = SECOND.index(b'{"role":"assistant'), len(b'],"tools":[]}')
@@ -71,7 +74,7 @@ def test_the_same_body_is_stored_once(log: Log) -> None:
     before = stored_bytes(log)
     keep(log, FIRST)
     keep(log, FIRST, line="t")
-    assert (stored_bytes(log), len(list(log.rows(Piece)))) == (before, 1)
+    assert (stored_bytes(log), len(list(log.rows(BlobRow)))) == (before, 1)
 
 
 @pytest.mark.parametrize("dialect", ["chat.completions", "messages", "responses"])
@@ -159,7 +162,7 @@ def test_a_full_strand_is_followed_by_one_that_goes_on_from_it(log: Log, monkeyp
     bodies = {keep(log, turn.request): turn.request for turn in session("responses", 14)}
     strands = [place_of(log, digest)[0] for digest in bodies]
     assert [strands.count(strand) for strand in dict.fromkeys(strands)] == [4, 4, 4, 2]
-    first, *others = (piece.data for piece in log.rows(Piece))
+    first, *others = (row.data or b"" for digest in bodies for row in log.rows(BlobRow, "digest = ?", (digest,)))
     assert max(map(len, others)) * 2 < len(first)
     with Log.read(log.path) as reading:
         assert {digest: reading.blob(digest) for digest in reversed(bodies)} == bodies
@@ -253,13 +256,13 @@ def test_content_by_itself_stands_beside_the_strands(log: Log) -> None:
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        ("DELETE FROM pieces WHERE place = 1", "piece 1 of strand [0-9]+ is not in the log"),
-        ("DELETE FROM pieces", "piece 0 of strand [0-9]+ is not in the log"),
-        ("UPDATE pieces SET data = x'00' WHERE place = 1", "cannot be built"),
-        ("UPDATE pieces SET data = substr(data, 1, 9) WHERE place = 2", "cannot be built"),
-        ("UPDATE pieces SET data = NULL WHERE place = 2", "cannot be built"),
+        ("DELETE FROM blobs WHERE place = 1", "piece 1 of strand [0-9]+ is not in the log"),
+        ("DELETE FROM blobs WHERE place = 0", "piece 0 of strand [0-9]+ is not in the log"),
+        ("UPDATE blobs SET data = x'00' WHERE place = 1", "cannot be built"),
+        ("UPDATE blobs SET data = substr(data, 1, 9) WHERE place = 2", "cannot be built"),
+        ("UPDATE blobs SET data = NULL WHERE place = 2", "cannot be built"),
         ("UPDATE blobs SET size = size + 9", "a body is shorter than what is copied from it"),
-        ("UPDATE blobs SET strand = NULL", "cannot be built"),
+        ("UPDATE blobs SET at = -1 - at", "cannot be built"),
         ("UPDATE blobs SET codec = 'later'", "is stored as 'later', which this cellmeter cannot read"),
     ],
 )
@@ -280,20 +283,18 @@ def test_a_circle_of_bodies_is_refused(log: Log) -> None:
     for strand, other in ((1, 2), (2, 1)):
         recipe = bytes([DELTA]) + number(0) + number(other) + number(0) + number(5) + number(1) + b"\x00\x00\x09"
         data = zstandard.ZstdCompressor().compress(recipe)
-        log.append(Piece(strand=strand, place=0, data=data))
-        log.append(BlobRow(digest=str(strand), size=9, codec="strand", strand=strand, place=0))
+        log.append(BlobRow(digest=str(strand), size=9, codec="strand", strand=strand, place=0, data=data))
     with pytest.raises(CellmeterError, match="stored after it"):
         log.blob("1")
 
 
-def test_pieces_can_be_copied_to_a_log_that_has_some_of_the_bodies(log: Log, tmp_path: Path) -> None:
+def test_rows_of_a_strand_can_be_copied_to_a_log_that_has_some_of_the_bodies(log: Log, tmp_path: Path) -> None:
     digests = {keep(log, turn.request): turn.request for turn in session("responses", 5)}
     with Log.create(tmp_path / "b.db", "process") as other:
         for body in list(digests.values())[1:3]:
             keep(other, body)
-        other.append(*log.rows(Piece))
         for row in log.rows(BlobRow):
-            other.put_blob(row)
+            other.append(replace(row, digest="") if other.has_blob(row.digest) else row)
         assert {digest: other.blob(digest) for digest in digests} == digests
 
 
@@ -327,18 +328,20 @@ def test_a_recorder_that_is_killed_leaves_only_bodies_that_can_be_read(tmp_path:
         assert all(log.blob(digest) == turns[digest] for digest in stored)
 
 
-def test_a_log_without_strands_is_read(log: Log, tmp_path: Path) -> None:
-    log.put_blob(make_blob(FIRST))
-    log.conn.executescript(
-        "DROP TABLE pieces; ALTER TABLE blobs DROP COLUMN strand; ALTER TABLE blobs DROP COLUMN place"
-    )
-    with Log.read(log.path) as reading:
-        assert [reading.blob(digest) for digest, _ in reading.stored()] == [FIRST]
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_log_with_other_strands_or_none_is_read(old_log: Callable[[int], Path], version: int) -> None:
+    with Log.read(old_log(version)) as reading:
+        stored = reading.stored()
+        bodies = [reading.blob(digest) for digest, _ in stored]
+        assert [(make_content(body).digest, len(body)) for body in bodies] == stored
+        assert len(stored) == version - 1
+        assert all(reading.has_blob(digest) and reading.blob_size(digest) == size for digest, size in stored)
         with pytest.raises(KeyError):
             reading.blob("sha256:0")
 
 
 def test_one_place_of_a_strand_is_written_once(log: Log) -> None:
-    log.append(Piece(strand=1, place=0, data=b""))
+    row = BlobRow(digest="sha256:0", size=0, codec="strand", strand=1, place=0, data=b"")
+    log.append(row)
     with pytest.raises(sqlite3.IntegrityError):
-        log.append(Piece(strand=1, place=0, data=b""))
+        log.append(replace(row, digest="sha256:1"))

@@ -2,6 +2,8 @@
 
 import socket
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from cellmeter_proxy.errors import CellmeterError
-from cellmeter_proxy.log import AT_OPENING, Log, make_blob, writer_is_alive, writer_name
+from cellmeter_proxy.log import Log, make_blob, writer_is_alive, writer_name
 from cellmeter_proxy.record import (
     Call,
     Cell,
@@ -28,6 +30,7 @@ from cellmeter_proxy.record import (
     Workspace,
 )
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES
+from cellmeter_proxy.statements import AT_OPENING
 
 CELL = Cell(
     cell_id="s/a/m/c/t#run1",
@@ -177,21 +180,14 @@ def test_a_fact_about_the_file_can_be_noted_again(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def first_version(tmp_path: Path) -> Path:
+def first_version(old_log: Callable[[int], Path]) -> Path:
     """A log as version 1 of the schema had it, with one call."""
-    path = tmp_path / "old.db"
-    with Log.create(path) as log:
-        log.append(CALL)
-        log.conn.executescript(
-            "ALTER TABLE calls DROP COLUMN message_count;"
-            "ALTER TABLE calls DROP COLUMN attached_to;"
-            "ALTER TABLE calls DROP COLUMN provider_tools;"
-            "ALTER TABLE blobs DROP COLUMN strand;"
-            "ALTER TABLE blobs DROP COLUMN place;"
-            "DROP TABLE pieces;"
-            "UPDATE meta SET value = '1' WHERE key = 'schema_version';"
-            "DELETE FROM _sqlite_migrations WHERE name <> 'm001_first'"
-        )
+    path = old_log(1)
+    given = {name: value for name, value in msgspec.structs.asdict(CALL).items() if value is not None}
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("DELETE FROM calls")
+        names, marks = ", ".join(given), ", ".join(f":{name}" for name in given)
+        conn.execute(f"INSERT INTO calls ({names}) VALUES ({marks})", given)
     return path
 
 

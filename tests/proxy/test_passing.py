@@ -51,6 +51,26 @@ async def until_over(proxy: Running) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("content_type", [b"application/json", b"text/event-stream"])
+async def test_nothing_of_an_answer_that_is_there_whole_is_released_while_its_row_cannot_be_committed(
+    recorder: Recorder, log_path: Path, content_type: bytes
+) -> None:
+    pieces = [TOKEN, STOP, DONE] if content_type == b"text/event-stream" else [b'{"id":', b'"c1"', b"}"]
+    whole = CHUNKED % content_type + b"".join(map(chunk, pieces)) + LAST_CHUNK
+    async with LiteralProvider([whole]) as provider, recorder(provider) as proxy:
+        other = sqlite3.connect(log_path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, STREAM_BODY)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await client.exactly(1)
+        other.close()
+        assert (await client.until(LAST_CHUNK)).count(pieces[0]) == 1
+        assert [state for state, _ in states(log_path)] == ["closed"]
+        await client.close()
+
+
 @pytest.mark.parametrize(
     "head",
     [

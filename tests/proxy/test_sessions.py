@@ -91,6 +91,5 @@ def test_a_session_that_goes_on_asks_the_log_nothing_but_whether_a_body_is_there
         "SELECT 1",
         "INSERT INTO",
         "INSERT INTO",
-        "INSERT INTO",
         "COMMIT",
     ]

@@ -366,7 +366,9 @@ HOSTILE = st.one_of(
     st.binary(max_size=20),
     st.sampled_from(["{}", "[]", '[{"a": 1}]', "h/1", "h/x/y", "/".join(["9" * 30] * 3), "gzip", "zstd", "messages"]),
 )
+DERIVED = {("blobs", "strand"), ("blobs", "place")}
 PLACES = [(table, column) for type_, table in TABLES.items() for column in columns(type_)]
+PLACES = [place for place in PLACES if place not in DERIVED]
 
 
 @settings(max_examples=80, deadline=None)
@@ -415,7 +417,8 @@ def test_a_damaged_page_is_found_without_an_exception(log: Log) -> None:
 
 def test_a_damaged_index_is_found_although_no_row_is_lost(log: Log) -> None:
     path = log.path
-    (page,) = log.conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'idx_calls_state'").fetchone()
+    log.conn.execute("CREATE INDEX by_state ON calls (state)")
+    (page,) = log.conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_state'").fetchone()
     log.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log.close()
     damaged = bytearray(path.read_bytes())
@@ -427,9 +430,13 @@ def test_a_damaged_index_is_found_although_no_row_is_lost(log: Log) -> None:
 @pytest.mark.parametrize(
     ("tamper", "says"),
     [
-        ("DELETE FROM pieces WHERE place = 0", "piece 0 of strand"),
-        ("UPDATE pieces SET data = x'0011' WHERE place = 0", "cannot be built"),
-        ("UPDATE blobs SET place = 0 WHERE place = 1", "a blob is not the content that its digest names"),
+        ("DELETE FROM blobs WHERE place = 0", "piece 0 of strand"),
+        ("UPDATE blobs SET data = x'0011' WHERE place = 0", "cannot be built"),
+        (
+            """UPDATE blobs SET digest = CASE place WHEN 0 THEN (SELECT digest FROM blobs WHERE place = 1) ELSE '' END
+            WHERE at >= 0""",
+            "a blob is not the content that its digest names",
+        ),
         ("UPDATE blobs SET codec = 'later' WHERE place = 1", "which this cellmeter cannot read"),
     ],
 )

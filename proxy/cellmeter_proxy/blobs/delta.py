@@ -14,6 +14,8 @@ _WORTH: Final = 24
 _ROUNDS: Final = 48
 _STEPS: Final = (0, 32, 128, 512, 2048, 8192, 32768)
 _SAMPLE: Final = 32
+_STEP: Final = 64
+"""So many bytes are compared first, then twice as many each time: most texts differ soon, or late."""
 
 
 class Copy(NamedTuple):
@@ -69,29 +71,29 @@ def common_prefix(old: bytes, new: bytes, old_at: int = 0, new_at: int = 0, most
     """How many bytes two texts share from a place in each on."""
     size = min(len(old) - old_at, len(new) - new_at)
     size = size if most is None else min(size, most)
-    known, step = 0, 256
-    # Grow while equal, then halve: what is compared twice is a fraction of what is equal.
-    while known < size and old[old_at + known : old_at + known + step] == new[new_at + known : new_at + known + step]:
-        known, step = known + step, step * 2
-    if known >= size:
-        return max(size, 0)
-    high = min(known + step, size + 1)
-    while high - known > 1:
-        middle = (known + high) // 2
-        if old[old_at + known : old_at + middle] == new[new_at + known : new_at + middle]:
-            known = middle
-        else:
-            high = middle
-    return known
+    known, step = 0, _STEP
+    while known < size:
+        end = min(known + step, size)
+        ours, theirs = old[old_at + known : old_at + end], new[new_at + known : new_at + end]
+        if ours != theirs:
+            return known + _equal(int.from_bytes(ours) ^ int.from_bytes(theirs), end - known)
+        known, step = end, step * 2
+    return max(size, 0)
 
 
 def common_suffix(old: bytes, new: bytes, most: int) -> int:
     """How many bytes two texts share at their ends, ``most`` at the most."""
-    known, high = 0, most + 1
-    while high - known > 1:
-        middle = (known + high) // 2
-        if old[len(old) - middle : len(old) - known] == new[len(new) - middle : len(new) - known]:
-            known = middle
-        else:
-            high = middle
-    return known
+    old_end, new_end = len(old), len(new)
+    known, step = 0, _STEP
+    while known < most:
+        end = min(known + step, most)
+        ours, theirs = old[old_end - end : old_end - known], new[new_end - end : new_end - known]
+        if ours != theirs:
+            return known + _equal(int.from_bytes(ours, "little") ^ int.from_bytes(theirs, "little"), end - known)
+        known, step = end, step * 2
+    return max(most, 0)
+
+
+def _equal(difference: int, size: int) -> int:
+    """How many bytes of two stretches are equal before the first that differs, as the leading ones of their XOR."""
+    return size - (difference.bit_length() + 7) // 8

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 import zstandard
 
 from cellmeter_proxy.blobs.recipe import Base, Place, delta_recipe, recipe
-from cellmeter_proxy.blobs.strands import STRAND, BlobReader
+from cellmeter_proxy.blobs.strands import STRAND, BlobReader, at_of
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.record import BlobRow
 
 MAX_PLACES: Final = 256
 MAX_STRAND_BYTES: Final = 8 * 1024 * 1024
@@ -27,6 +28,8 @@ _MIN_DELTA: Final = 256
 _ENOUGH: Final = 8
 """A recipe this many times smaller than its body will not be much smaller from another base."""
 _NAME_BYTES: Final = 6
+_INSERT: Final = "INSERT INTO blobs (at, digest, size, codec, base, data) VALUES (?, ?, ?, ?, ?, ?)"
+_FIRST_WHOLE: Final = -(1 << 62)
 _PARAMETERS: Final = {"window_log": 20, "hash_log": 16, "chain_log": 15}
 _LEVEL: Final = 3
 """Measured on sessions of source text: the default tables of this level give 1 % less and take 0.4 MB more; level 6
@@ -133,11 +136,7 @@ class BlobStore:
         if content.grows and len(content.data) >= _MIN_DELTA:
             made = self._delta(at, content.data, strand.newest, base)
         data = strand.add((content.recipe or recipe(content.data)) if made is None else made.recipe)
-        self._conn.execute("INSERT INTO pieces (strand, place, data) VALUES (?, ?, ?)", (*at, data))
-        self._conn.execute(
-            "INSERT INTO blobs (digest, size, codec, strand, place) VALUES (?, ?, ?, ?, ?)",
-            (content.digest, len(content.data), STRAND, *at),
-        )
+        self._conn.execute(_INSERT, (at_of(at), content.digest, len(content.data), STRAND, None, data))
         strand.is_there = self.trusted
         if content.grows:
             strand.newest = content.digest
@@ -146,7 +145,16 @@ class BlobStore:
     def _has(self, digest: str) -> bool:
         if self.trusted and digest in self._there:
             return True
-        return self._conn.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
+        return self._reader.has(digest)
+
+    def put_row(self, row: BlobRow) -> None:
+        """Store content as a row of another log has it, or as it stands by itself."""
+        if row.strand is None or row.place is None:
+            (last,) = self._conn.execute("SELECT max(at) FROM blobs WHERE at < 0").fetchone()
+            at = _FIRST_WHOLE if last is None else last + 1
+        else:
+            at = at_of(Place(row.strand, row.place))
+        self._conn.execute(_INSERT, (at, row.digest, row.size, row.codec, row.base, row.data))
 
     def _strand(self, line: str) -> _Open:
         """The strand that a line goes on with."""
@@ -176,7 +184,7 @@ class BlobStore:
                 return name
 
     def _has_piece(self, at: Place) -> bool:
-        return self._conn.execute("SELECT 1 FROM pieces WHERE strand = ? AND place = ?", at).fetchone() is not None
+        return self._conn.execute("SELECT 1 FROM blobs WHERE at = ?", (at_of(at),)).fetchone() is not None
 
     def _delta(self, at: Place, data: bytes, newest: str | None, base: Callable[[], str | None]) -> _Made | None:
         """The shortest recipe of a body from an older one."""

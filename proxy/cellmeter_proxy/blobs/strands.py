@@ -1,14 +1,17 @@
 """Reading bodies: whole ones, and those of a strand.
 
 A strand is the bodies of a session in the order in which they were stored, as one zstd stream (RFC 8878) that is
-flushed after each. A row of ``pieces`` is what one body added to the stream, at its place in the strand, counted from
-0; what the stream gives there is the body's recipe. To read a body, the pieces of its strand up to its own are read, in
-one query, and decompressed in one go; a delta takes the stretches that it copies from bodies at earlier places, or of
-older strands.
+flushed after each. The ``data`` of a row is the piece that its body added to the stream, at its place in the strand,
+counted from 0; what the stream gives there is the body's recipe. To read a body, the pieces of its strand up to its own
+are read, in one query, and decompressed in one go; a delta takes the stretches that it copies from bodies at earlier
+places, or of older strands.
 
 Invariants: a piece never changes, and its strand has a name of its own among all logs, so that pieces can be copied
 from log to log as they are; a recipe refers only to what was stored before it, and a reader that finds otherwise says
 so.
+
+The rows of a strand stand at ``strand << 8 | place``, content by itself below 0. A log of version 5 has the pieces in a
+table of their own; one before it has none.
 """
 
 import sqlite3
@@ -28,6 +31,26 @@ _KEPT: Final = 16
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 _BUILT_BYTES: Final = 16 * 1024 * 1024
 _MAX_WINDOW: Final = 1 << 27
+_NOW: Final = (
+    "SELECT at, data FROM blobs WHERE at BETWEEN ? AND ? ORDER BY at",
+    "substr(digest, 8, 12) = substr(?1, 8, 12) AND +digest = ?1",
+    "WHERE digest != '' ORDER BY at",
+)
+_BEFORE_6: Final = (
+    """SELECT strand << 8 | place, data FROM pieces WHERE strand = ?1 >> 8 AND place BETWEEN ?1 & 255 AND ?2 & 255
+        ORDER BY place""",
+    "digest = ?1",
+    "ORDER BY 3, 4, rowid",
+)
+"""How the pieces between two places and the content of a digest are found, and in which order reading costs least.
+
+With the ``+`` SQLite does not take the digest for a constant and the index for useless.
+"""
+
+
+def at_of(place: Place) -> int:
+    """The number of the row of a place, which is also the order of rows."""
+    return place.strand << 8 | place.place
 
 
 class _Range(NamedTuple):
@@ -41,8 +64,9 @@ class _Range(NamedTuple):
 class _Strand:
     """The part of a strand that has been read, and the state of its stream."""
 
-    def __init__(self, strand: int) -> None:
+    def __init__(self, strand: int, query: str) -> None:
         self.strand = strand
+        self._query = query
         self.size = 0
         self._stream = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
         self._recipes: list[bytes] = []
@@ -54,12 +78,9 @@ class _Strand:
 
     def read_to(self, conn: sqlite3.Connection, place: int) -> None:
         """Read the pieces up to a place that have not been read."""
-        pieces = conn.execute(
-            "SELECT place, data FROM pieces WHERE strand = ? AND place BETWEEN ? AND ? ORDER BY place",
-            (self.strand, len(self._recipes), place),
-        )
-        for found, data in pieces:
-            if found != len(self._recipes):
+        first = at_of(Place(self.strand, len(self._recipes)))
+        for found, data in conn.execute(self._query, (first, at_of(Place(self.strand, place)))):
+            if found != at_of(Place(self.strand, len(self._recipes))):
                 break
             recipe = self._stream.decompress(data)
             self.size += len(recipe)
@@ -86,9 +107,10 @@ class BlobReader:
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
-        there = {str(column[1]) for column in conn.execute("PRAGMA table_info(blobs)")}
+        there = {str(column[1]) for column in conn.execute("PRAGMA table_xinfo(blobs)")}
         # A log of a version before strands has no such columns, and no such bodies.
         self._place = "strand, place" if "strand" in there else "NULL, NULL"
+        self._pieces_query, self._of_digest, self._order = _BEFORE_6 if "at" not in there else _NOW
         self._strands: OrderedDict[int, _Strand] = OrderedDict()
         self._built: OrderedDict[Place, bytes] = OrderedDict()
         self._built_bytes = 0
@@ -102,7 +124,7 @@ class BlobReader:
 
         """
         row = self._conn.execute(
-            f"SELECT codec, size, {self._place}, data FROM blobs WHERE digest = ?", (digest,)
+            f"SELECT codec, size, {self._place}, data FROM blobs WHERE {self._of_digest}", (digest,)
         ).fetchone()
         if row is None:
             raise KeyError(digest)
@@ -121,8 +143,18 @@ class BlobReader:
 
     def stored(self) -> list[tuple[str, int]]:
         """Digest and size of everything that is stored, in the order in which reading it costs least."""
-        rows = self._conn.execute(f"SELECT digest, size, {self._place} FROM blobs ORDER BY 3, 4, rowid")
+        rows = self._conn.execute(f"SELECT digest, size, {self._place} FROM blobs {self._order}")
         return [(row[0], row[1]) for row in rows]
+
+    def has(self, digest: str) -> bool:
+        """Whether anything is stored under a digest."""
+        found = self._conn.execute(f"SELECT 1 FROM blobs WHERE {self._of_digest}", (digest,))
+        return found.fetchone() is not None
+
+    def size(self, digest: str) -> int | None:
+        """How many bytes the content of a digest is said to have; None where nothing is stored under it."""
+        row = self._conn.execute(f"SELECT size FROM blobs WHERE {self._of_digest}", (digest,)).fetchone()
+        return None if row is None else row[0]
 
     def place(self, digest: str) -> Place | None:
         """Where a body that is part of a strand stands, or None where there is none.
@@ -131,7 +163,7 @@ class BlobReader:
             KeyError: nothing is stored under the digest.
 
         """
-        row = self._conn.execute(f"SELECT {self._place} FROM blobs WHERE digest = ?", (digest,)).fetchone()
+        row = self._conn.execute(f"SELECT {self._place} FROM blobs WHERE {self._of_digest}", (digest,)).fetchone()
         if row is None:
             raise KeyError(digest)
         return None if row[0] is None else Place(*row)
@@ -187,7 +219,7 @@ class BlobReader:
         """The strand of a place, read up to there."""
         strand = self._strands.get(at.strand)
         if strand is None:
-            strand = self._strands[at.strand] = _Strand(at.strand)
+            strand = self._strands[at.strand] = _Strand(at.strand, self._pieces_query)
         elif strand.has(at.place):
             return strand
         self._strands.move_to_end(at.strand)

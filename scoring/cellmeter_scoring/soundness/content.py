@@ -122,5 +122,4 @@ def _content(log: Log, digest: str | None) -> bytes | None:
 
 
 def _size(log: Log, digest: str | None) -> int | None:
-    row = log.conn.execute("SELECT size FROM blobs WHERE digest = ?", (digest,)).fetchone()
-    return None if row is None else row[0]
+    return None if digest is None else log.blob_size(digest)
