@@ -19,6 +19,8 @@ from cellmeter_proxy.wire.history import plain_message
 
 _PIECE: Final = 16 * 1024
 """A shorter body is worked through as soon as it is compared with another."""
+_MOST_MESSAGES: Final = 10_000
+"""A history of more is hashed as a whole: what is kept of each message takes half a kilobyte."""
 _NOTHING: Final = History(None, (), (), (), [])
 
 
@@ -55,8 +57,7 @@ def read(call: Call, body: bytes, redactor: Redactor, resent: Resent | None = No
         return _read_on(call, body, redactor, resent)
     request = canonical.parse(body)
     messages = history_of(call.dialect, request)
-    chain = [] if messages is None else canonical.prefix_chain(map(plain_message, messages))
-    facts = request_facts(call.dialect, call.endpoint, request, chain)
+    facts = request_facts(call.dialect, call.endpoint, request, _chain(messages))
     return Reading(facts, canonical.hash_of(request), digest_of(body), redactor.spans(body))
 
 
@@ -74,14 +75,19 @@ def _read_on(call: Call, body: bytes, redactor: Redactor, resent: Resent) -> Rea
     negative_zero = canonical.has_negative_zero(body, like.head, len(body) - like.tail)
     request = canonical.parse(body, negative_zero=negative_zero)
     messages = history_of(call.dialect, request)
-    if messages is None:
-        history, request_hash = None, canonical.hash_of(request)
+    if messages is None or len(messages) > _MOST_MESSAGES:
+        history, chain, request_hash = None, _chain(messages), canonical.hash_of(request)
     else:
         history, request_hash = _read_history(request, messages, like.sent.history)
+        chain = history.chain
     if request is not canonical.NOT_JSON and not negative_zero:
         resent.keep(call.session, Sent(body, spans, redactor, states, history), like)
-    facts = request_facts(call.dialect, call.endpoint, request, [] if history is None else history.chain)
+    facts = request_facts(call.dialect, call.endpoint, request, chain)
     return Reading(facts, request_hash, _digest(states), spans, states)
+
+
+def _chain(messages: list[Any] | None) -> list[str]:
+    return [] if messages is None else canonical.prefix_chain(map(plain_message, messages))
 
 
 def _states(body: bytes, before: Sequence[Hash], head: int) -> list[Hash]:

@@ -116,6 +116,15 @@ def test_a_negative_zero_is_not_forgotten() -> None:
         assert read(call(), said, REDACTOR, resent)._replace(states=()) == alone(said, "messages", REDACTOR)
 
 
+def test_a_history_of_very_many_messages_is_read_too() -> None:
+    resent = Resent()
+    for number in (10_000, 10_001, 10_002):
+        body = b'{"messages": [%b]}' % b",".join([b"1"] * number)
+        assert read(call(), body, REDACTOR, resent)._replace(states=()) == alone(body, "messages", REDACTOR)
+        history = resent.like("s", body).sent.history
+        assert (history is None) == (number > 10_000)
+
+
 def test_what_one_client_sent_is_looked_through_again_for_the_secrets_of_another() -> None:
     resent, body = Resent(), json.dumps(request("the word is swordfish")).encode()
     assert read(call(), body, REDACTOR, resent).spans == []
