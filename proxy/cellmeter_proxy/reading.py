@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from cellmeter_proxy import canonical
+from cellmeter_proxy.blobs.delta import common_prefix
 from cellmeter_proxy.log import digest_of
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.redact import Redactor
 from cellmeter_proxy.redact.shared import Span
-from cellmeter_proxy.resent import Hash, History, Like, Resent, Sent, hashed_on
+from cellmeter_proxy.resent import Hash, History, Resent, Sent, hashed_on
 from cellmeter_proxy.wire import RequestFacts, history_of, request_facts
 from cellmeter_proxy.wire.history import plain_message
 
 _PIECE: Final = 16 * 1024
 """A shorter body is worked through as soon as it is compared with another."""
+_MOST_MESSAGES: Final = 10_000
+"""A history of more is hashed as a whole: what is kept of each message takes half a kilobyte."""
 _NOTHING: Final = History(None, (), (), (), [])
 
 
@@ -30,6 +33,14 @@ class Reading(NamedTuple):
     body_hash: str
     spans: list[Span]
     """Where its secrets are."""
+    states: Sequence[Hash] = ()
+    """SHA-256 of a long body after each piece of it, the last of which may be shorter."""
+
+    def hash_beside(self, body: bytes, other: bytes) -> str:
+        """``sha256:<hex>`` of other bytes that begin like the body, such as those that were sent in its place."""
+        if not self.states or len(other) < _PIECE:
+            return digest_of(other)
+        return _digest(_states(other, self.states, common_prefix(body, other)))
 
 
 def read(call: Call, body: bytes, redactor: Redactor, resent: Resent | None = None) -> Reading:
@@ -46,8 +57,7 @@ def read(call: Call, body: bytes, redactor: Redactor, resent: Resent | None = No
         return _read_on(call, body, redactor, resent)
     request = canonical.parse(body)
     messages = history_of(call.dialect, request)
-    chain = [] if messages is None else canonical.prefix_chain(map(plain_message, messages))
-    facts = request_facts(call.dialect, call.endpoint, request, chain)
+    facts = request_facts(call.dialect, call.endpoint, request, _chain(messages))
     return Reading(facts, canonical.hash_of(request), digest_of(body), redactor.spans(body))
 
 
@@ -61,26 +71,34 @@ def _read_on(call: Call, body: bytes, redactor: Redactor, resent: Resent) -> Rea
     """Read a body from where it differs from the one that the session sent before."""
     like = resent.like(call.session, body)
     spans = redactor.spans(body, like.known(redactor))
-    states = _body_states(body, like)
+    states = _states(body, like.sent.states, like.head)
     negative_zero = canonical.has_negative_zero(body, like.head, len(body) - like.tail)
     request = canonical.parse(body, negative_zero=negative_zero)
     messages = history_of(call.dialect, request)
-    if messages is None:
-        history, request_hash = None, canonical.hash_of(request)
+    if messages is None or len(messages) > _MOST_MESSAGES:
+        history, chain, request_hash = None, _chain(messages), canonical.hash_of(request)
     else:
         history, request_hash = _read_history(request, messages, like.sent.history)
+        chain = history.chain
     if request is not canonical.NOT_JSON and not negative_zero:
         resent.keep(call.session, Sent(body, spans, redactor, states, history), like)
-    facts = request_facts(call.dialect, call.endpoint, request, [] if history is None else history.chain)
-    return Reading(facts, request_hash, f"sha256:{states[-1].hexdigest()}", spans)
+    facts = request_facts(call.dialect, call.endpoint, request, chain)
+    return Reading(facts, request_hash, _digest(states), spans, states)
 
 
-def _body_states(body: bytes, like: Like) -> list[Hash]:
-    """SHA-256 of a body after each piece of it, the last of which may be shorter."""
-    shared = like.head // _PIECE
+def _chain(messages: list[Any] | None) -> list[str]:
+    return [] if messages is None else canonical.prefix_chain(map(plain_message, messages))
+
+
+def _states(body: bytes, before: Sequence[Hash], head: int) -> list[Hash]:
+    """SHA-256 after each piece of a body whose first bytes, so many, are those of an earlier one with these states."""
+    shared = head // _PIECE
     view = memoryview(body)
-    pieces = (view[at : at + _PIECE] for at in range(shared * _PIECE, len(body), _PIECE))
-    return hashed_on(like.sent.states[:shared], pieces)
+    return hashed_on(before[:shared], (view[at : at + _PIECE] for at in range(shared * _PIECE, len(body), _PIECE)))
+
+
+def _digest(states: Sequence[Hash]) -> str:
+    return f"sha256:{states[-1].hexdigest()}"
 
 
 def _read_history(request: dict[str, Any], messages: list[Any], before: History | None) -> tuple[History, str | None]:
@@ -98,8 +116,7 @@ def _read_history(request: dict[str, Any], messages: list[Any], before: History 
     states = known.states[: same + 1]
     pieces = (_piece(head, forms, number) for number in range(len(states), len(forms) + 1))
     history = History(head, forms, hashed_on(states, pieces), plain, chain)
-    whole = hashed_on(history.states, [tail])[-1]
-    return history, f"c1:sha256:{whole.hexdigest()}"
+    return history, f"c1:{_digest(hashed_on(history.states[-1:], [tail]))}"
 
 
 def _plain_form(message: object, form: bytes) -> bytes:

@@ -84,7 +84,7 @@ def prepare_open(
         stream=facts.stream,
         body_hash=exact,
         request_hash=said.request_hash,
-        sent_hash=None if sent is None else digest_of(sent),
+        sent_hash=None if sent is None else said.hash_beside(source, sent),
         prefix_hash=facts.prefix[-1] if facts.prefix else None,
         message_count=facts.message_count,
         # A request that is no object has no stream either.

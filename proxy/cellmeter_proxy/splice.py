@@ -4,6 +4,7 @@ Invariant: apart from the spliced span the result is the body byte for byte, wha
 escapes and number forms.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -11,7 +12,9 @@ import msgspec
 from cellmeter_proxy.wire.fields import spans
 
 _ASK: Final = '"include_usage":true'
-_SPACE: Final = " \t\n\r"
+_OPTIONS: Final = f',"stream_options":{{{_ASK}}}'
+_SPACE: Final = b" \t\n\r"
+_ESCAPED_LETTER: Final = re.compile(rb"\\u00[567]")
 
 
 class _Asked(msgspec.Struct):
@@ -35,8 +38,52 @@ def add_include_usage(body: bytes) -> bytes | None:
         body: of a request for chat completions or completions, without content coding.
 
     """
-    if _needs_nothing(body):
+    asked = _asked(body)
+    if asked is not None and _says_enough(asked):
         return None
+    if asked is not None and _has_no_options(body):
+        end = len(body.rstrip(_SPACE)) - 1
+        at = len(body[:end].rstrip(_SPACE))
+        return b"%b%b%b" % (body[:at], _OPTIONS.encode(), body[at:])
+    return _cut_in(body)
+
+
+def _asked(body: bytes) -> _Asked | None:
+    """What a JSON object says of streaming, or None for what is no such object, or perhaps none."""
+    try:
+        return _ASKED.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _says_enough(asked: _Asked) -> bool:
+    """No stream, or the client asks for usage itself."""
+    options = asked.stream_options
+    return asked.stream is not True or (isinstance(options, dict) and "include_usage" in options)
+
+
+def _has_no_options(body: bytes) -> bool:
+    """Whether a streaming request certainly names its stream once and its options never, told without cutting.
+
+    A name may be written with escapes of its letters.
+    """
+    return (
+        body.count(b'"stream"') == 1
+        and b'"stream_options"' not in body
+        and _ESCAPED_LETTER.search(body) is None
+        and _is_utf8(body)
+    )
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        return body.isascii() or bool(body.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _cut_in(body: bytes) -> bytes | None:
+    """The same for any body, by its members."""
     try:
         source = body.decode()
     except UnicodeDecodeError:
@@ -50,18 +97,8 @@ def add_include_usage(body: bytes) -> bytes | None:
         return None
     if not options:
         at = members[-1][2]
-        return f'{source[:at]},"stream_options":{{{_ASK}}}{source[at:]}'.encode()
+        return f"{source[:at]}{_OPTIONS}{source[at:]}".encode()
     return _into_options(source, *options[0])
-
-
-def _needs_nothing(body: bytes) -> bool:
-    """The common cases, told without cutting: no stream, or the client asks for usage itself."""
-    try:
-        asked = _ASKED.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    options = asked.stream_options
-    return asked.stream is not True or (isinstance(options, dict) and "include_usage" in options)
 
 
 def _into_options(source: str, begin: int, end: int) -> bytes | None:
@@ -76,4 +113,4 @@ def _into_options(source: str, begin: int, end: int) -> bytes | None:
 
 def _ends_with(source: str, last: int) -> bool:
     """Whether after the last member there is the object's end and nothing else."""
-    return source[last:].strip(_SPACE) == "}"
+    return source[last:].strip(_SPACE.decode()) == "}"

@@ -96,20 +96,33 @@ def test_a_request_of_a_session_is_read_as_it_is_by_itself(
         if isinstance(said["messages"], list) or step is as_input:
             step(said, text)
         body = write(said)
-        assert read(call(dialect), body, REDACTOR, resent) == alone(body, dialect, REDACTOR)
+        said_of_it = read(call(dialect), body, REDACTOR, resent)
+        assert said_of_it._replace(states=()) == alone(body, dialect, REDACTOR)
 
 
 @pytest.mark.parametrize("size", [16383, 16384, 16385, 32768, 40000, 65536])
 def test_the_hash_of_the_exact_bytes_is_right_at_every_size(size: int) -> None:
     resent, body = Resent(), b'{"messages": "%b"}' % (b"x" * (size - 17))
     for changed in (body, body, body[:-3] + b'y"}', b'{"messages": [5' + b" " * (size - 17) + b"]}", b" " * size):
-        assert read(call(), changed, REDACTOR, resent).body_hash == canonical.body_hash(changed)
+        said = read(call(), changed, REDACTOR, resent)
+        assert said.body_hash == canonical.body_hash(changed)
+        for other in (changed, changed[:-1] + b', "more": 1}', b"", b"other", changed[:16384]):
+            assert said.hash_beside(changed, other) == canonical.body_hash(other)
 
 
 def test_a_negative_zero_is_not_forgotten() -> None:
     resent, body = Resent(), b'{"max_tokens": -0, "messages": ["%b"]}' % LONG.encode()
     for said in (body, body, body.replace(b"-0", b"0"), body):
-        assert read(call(), said, REDACTOR, resent) == alone(said, "messages", REDACTOR)
+        assert read(call(), said, REDACTOR, resent)._replace(states=()) == alone(said, "messages", REDACTOR)
+
+
+def test_a_history_of_very_many_messages_is_read_too() -> None:
+    resent = Resent()
+    for number in (10_000, 10_001, 10_002):
+        body = b'{"messages": [%b]}' % b",".join([b"1"] * number)
+        assert read(call(), body, REDACTOR, resent)._replace(states=()) == alone(body, "messages", REDACTOR)
+        history = resent.like("s", body).sent.history
+        assert (history is None) == (number > 10_000)
 
 
 def test_what_one_client_sent_is_looked_through_again_for_the_secrets_of_another() -> None:

@@ -135,6 +135,44 @@ def without_span(result: bytes) -> list[bytes]:
     return [result[:at] + result[at + len(span) :] for span, at in places]
 
 
+MEMBERS = (
+    b'"stream":true',
+    b'"stream" : false',
+    b'"str\\u0065am":true',
+    b'"stream_options":null',
+    b'"stream_option\\u0073":{}',
+)
+OTHERS = (
+    b'"a":"\xff"',
+    b'"a":"\\ud800"',
+    b'"a":{"stream":1}',
+    b'"a": "\\"stream\\""',
+    b'"\xc3\xa9":NaN',
+    b'"n":-0 ',
+    b" ",
+    b"",
+)
+
+
+@given(
+    st.lists(st.sampled_from(MEMBERS + OTHERS), max_size=4), st.sampled_from([b",", b" ,\n"]), st.sampled_from(OTHERS)
+)
+def test_however_a_name_is_written_it_counts(members: list[bytes], comma: bytes, last: bytes) -> None:
+    body = b"{" + comma.join([b'"stream":true', *members, last]) + b"}" + comma.strip(b",")
+    result = add_include_usage(body)
+    try:
+        pairs = json.JSONDecoder(object_pairs_hook=list).decode(body.decode())
+    except ValueError:
+        assert result is None
+        return
+    names = [name for name, _ in pairs]
+    if names.count("stream") > 1 or names.count("stream_options") > 1:
+        assert result is None
+    elif "stream_options" not in names:
+        within = body.rstrip()[:-1].rstrip()
+        assert result == within + b',"stream_options":{"include_usage":true}' + body[len(within) :]
+
+
 @given(st.binary())
 def test_no_bytes_make_it_raise(body: bytes) -> None:
     add_include_usage(body)

@@ -128,10 +128,10 @@ class Redactor:
             known: what this redactor found in other data that begins and ends alike.
 
         """
+        if known is None:
+            return joined(self._spans(data))
         start, end, elsewhere = left(data, known, self._longest)
         found = self._spans(data[start:end])
-        if not found and not elsewhere:
-            return []
         return joined([*elsewhere, *((first + start, last + start) for first, last in found)])
 
     def _spans(self, data: Data) -> list[Span]:

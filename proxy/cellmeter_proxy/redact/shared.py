@@ -35,11 +35,8 @@ class Left(NamedTuple):
     spans: list[Span]
 
 
-def left(data: bytes, known: Known | None, longest: int) -> Left:
+def left(data: bytes, known: Known, longest: int) -> Left:
     """The part of data that has to be looked through, and the secrets that are known to be elsewhere."""
-    everything = Left(0, len(data), [])
-    if known is None:
-        return everything
     start = _mark_before(data, known.head - longest)
     after = _mark_from(data, len(data) - known.tail)
     shift = len(data) - known.size
@@ -50,7 +47,7 @@ def left(data: bytes, known: Known | None, longest: int) -> Left:
         elif first + shift >= after:
             spans.append((first + shift, last + shift))
         elif first < start or last + shift > after:
-            return everything
+            return Left(0, len(data), [])
     return Left(start, _mark_from(data, after + longest), spans)
 
 

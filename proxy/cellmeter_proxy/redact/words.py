@@ -15,11 +15,10 @@ _LONG: Final = b"w" * LONG
 
 def long_words(data: bytes, before: int = BEFORE) -> list[bytes]:
     """The words, in order, each with so many of the bytes before it."""
-    shown = data.translate(_SHOWN)
+    find = (data.translate(_SHOWN) + b" ").find
     found: list[bytes] = []
     end = 0
-    while (start := shown.find(_LONG, end)) >= 0:
-        end = shown.find(b" ", start)
-        end = len(data) if end < 0 else end
-        found.append(data[max(start - before, 0) : end])
+    while (start := find(_LONG, end)) >= 0:
+        end = find(b" ", start)
+        found.append(data[start - before if start > before else 0 : end])
     return found
