@@ -9,7 +9,7 @@ a string, or a number, by itself (RFC 8259 §6, §7).
 from collections.abc import Callable, Iterator
 from functools import reduce
 from itertools import pairwise
-from operator import and_, getitem, methodcaller
+from operator import getitem
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -189,8 +189,7 @@ def _marks(value: dict[str, Any] | list[Any], path: _Path) -> Iterator[tuple[int
 def _cut(frames: list[bytes], template: _Template) -> Iterator[list[bytes] | Run]:
     """Put together the frames of a shape that follow each other."""
     head, tail = template.shape.literals[0], template.shape.literals[-1]
-    fits = map(and_, map(methodcaller("startswith", head), frames), map(methodcaller("endswith", tail), frames))
-    others = [at for at, fit in enumerate(fits) if not fit]
+    others = [at for at, frame in enumerate(frames) if not (frame.startswith(head) and frame.endswith(tail))]
     start = 0
     for low, high in pairwise([-1, *others, len(frames)]):
         run = _run(template, frames[low + 1 : high]) if high - low > _WORTH else None
