@@ -34,6 +34,7 @@ PIECES = [
 @example(b"data: 1\n2\n\ndata: 3\n\n", "unknown")
 @example(b"data: 1 2\n\ndata: \n\n", "unknown")
 @example(b"data: [1\n\ndata: 2]\n\ndata: 3,4\n\n", "unknown")
+@example(b"data: [1\n\ndata: 2]\n\ndata: 3,4,5\n\n", "unknown")
 @example(b'data: [1\n\ndata: 2]\n\ndata: 3,"\\u0000\\u0000",4\n\n', "unknown")
 def test_every_stream_has_the_frames_that_it_has_byte_by_byte(body: bytes, dialect: Dialect) -> None:
     splitter = FrameSplitter()

@@ -228,6 +228,26 @@ def test_ordinary_frames_are_one_run_though_they_are_counted_and_padded(dialect:
     assert len(parsed.brief) * 2 < len(body)
 
 
+def test_a_secret_that_goes_on_in_what_a_run_repeats_is_found() -> None:
+    body = b"".join(b"data: %b\n\n" % (CHAT % text) for text in WORDS)
+    redactor = Redactor(['w3"},"finish'])
+    masked = redact_frames(read_frames(body, "chat.completions"), "chat.completions", redactor)
+    assert masked == redactor.bytes(body)
+    assert masked[1] == 1
+
+
+def test_a_stream_with_more_runs_than_there_are_marks_is_kept_as_it_was() -> None:
+    frame = b'data: {"n%m":%d,"model":"%m","choices":[{"delta":{"content":"%b"}}],"p%m":"%b"}\n\n'
+    numbers = [b"%d" % number for number in range(12)]
+    body = b"".join(filled(frame.replace(b"%m", model), [n, n], n) for model in (b"x", b"y", b"z") for n in numbers)
+    parsed = read_frames(body, "chat.completions")
+    runs = [value for value in parsed.values if isinstance(value, Run)]
+    assert len(parsed.repeated) == 6 < len(runs) * 3
+    taken = split_marked(parsed.marked, parsed.repeated)
+    assert taken is not None
+    assert join(Cursor(taken.table + taken.texts)) == body
+
+
 def test_what_reasons_then_answers_then_calls_is_three_runs() -> None:
     deltas: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
     deltas += [{"reasoning": f"r{number}"} for number in range(20)]

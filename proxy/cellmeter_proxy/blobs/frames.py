@@ -10,6 +10,7 @@ the result is.
 """
 
 from collections.abc import Sequence
+from itertools import chain, compress
 from typing import Final, NamedTuple, TypeVar
 
 from cellmeter_proxy.blobs.ints import Cursor, column, number
@@ -17,6 +18,8 @@ from cellmeter_proxy.shape import MARKS, shapes
 
 _ALL_MARKS: Final = b"".join(MARKS)
 _OTHERS: Final = bytes(set(range(256)) - set(_ALL_MARKS))
+_ONLY: Final = {kind: bytes(byte == kind for byte in range(256)) for kind in _ALL_MARKS}
+"""What makes a mark 1 and all others 0."""
 _FIRST_MARK: Final = bytes.maketrans(_ALL_MARKS, MARKS[0] * len(MARKS))
 _ENDS: Final = (b"\n\n", b"\r\n\r\n")
 _SHORTEST: Final = 12
@@ -96,8 +99,8 @@ def _in_columns(kinds: bytes, pieces: Sequence[T]) -> Sequence[T]:
     """The pieces, those that follow the same mark together. The first piece follows none."""
     if kinds.count(kinds[:1]) == len(kinds):
         return pieces
-    # Sorting leaves those of a kind in their order.
-    return [pieces[0], *map(pieces[1:].__getitem__, sorted(range(len(kinds)), key=kinds.__getitem__))]
+    columns = [compress(pieces[1:], kinds.translate(_ONLY[kind])) for kind in sorted(set(kinds))]
+    return [pieces[0], *chain.from_iterable(columns)]
 
 
 def _repeated(content: bytes) -> list[bytes]:

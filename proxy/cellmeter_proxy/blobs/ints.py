@@ -56,6 +56,8 @@ class Cursor:
 
 def number(value: int) -> bytes:
     """A number that is not negative, as LEB128."""
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -60,9 +60,12 @@ def redact_frames(parsed: Frames, dialect: Dialect, redactor: Redactor) -> tuple
     """The same for whoever has taken the stream apart already."""
     names = _PIECES.get(dialect, _ANY_PIECE)
     texts = plain_texts(parsed, names)
-    if texts is not None and not redactor.spans("\n".join(texts).encode("utf-8", "surrogatepass")):
-        # Hardly anything can hide that is not in what a stream repeats, and in what differs.
-        return (parsed.body, 0) if redactor.has_none(parsed.body, parsed.brief) else redactor.bytes(parsed.body)
+    if texts is not None:
+        whole = "\n".join(texts).encode("utf-8", "surrogatepass")
+        if redactor.has_none(parsed.body, parsed.brief + b"\n" + whole):
+            return parsed.body, 0
+        if not redactor.spans(whole):
+            return redactor.bytes(parsed.body)
     frames = parsed.raw()
     masked = 0
     edits: dict[int, list[tuple[int, int]]] = {}

@@ -9,7 +9,7 @@ a string, or a number, by itself (RFC 8259 §6, §7).
 from collections.abc import Callable, Iterator
 from functools import reduce
 from itertools import pairwise
-from operator import and_, getitem, methodcaller
+from operator import getitem
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -128,7 +128,7 @@ def fold(frames: list[bytes], dialect: Dialect, depth: int = _DEPTH) -> Iterator
     if template is None:
         yield frames
         return
-    for part in _cut(frames, template):
+    for part in _cut(frames, template, exact=depth < _DEPTH):
         if isinstance(part, Run):
             yield part
         else:
@@ -186,11 +186,16 @@ def _marks(value: dict[str, Any] | list[Any], path: _Path) -> Iterator[tuple[int
             yield from _marks(member, (*path, name))
 
 
-def _cut(frames: list[bytes], template: _Template) -> Iterator[list[bytes] | Run]:
-    """Put together the frames of a shape that follow each other."""
-    head, tail = template.shape.literals[0], template.shape.literals[-1]
-    fits = map(and_, map(methodcaller("startswith", head), frames), map(methodcaller("endswith", tail), frames))
-    others = [at for at, fit in enumerate(fits) if not fit]
+def _cut(frames: list[bytes], template: _Template, *, exact: bool) -> Iterator[list[bytes] | Run]:
+    """Put together the frames of a shape that follow each other.
+
+    Most often they are told by how they begin and end; where that was not enough, what is within them counts too.
+    """
+    head, *inner, tail = template.shape.literals
+    others = [at for at, frame in enumerate(frames) if not (frame.startswith(head) and frame.endswith(tail))]
+    if exact and inner:
+        odd = [at for at, frame in enumerate(frames) if any(literal not in frame for literal in inner)]
+        others = sorted({*others, *odd})
     start = 0
     for low, high in pairwise([-1, *others, len(frames)]):
         run = _run(template, frames[low + 1 : high]) if high - low > _WORTH else None
