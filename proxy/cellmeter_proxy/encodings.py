@@ -63,7 +63,7 @@ class StreamDecoder:
 
     def finish(self) -> None:
         """Note the end of the data: ``error`` is set where a coding was cut off."""
-        if self.error is None and not all(stage.whole for stage in self._stages):
+        if self._stages and self.error is None and not all(stage.whole for stage in self._stages):
             self.error = "the encoded data ends too early"
 
     def _run(self, position: int, stage: _Coding, data: bytes) -> bytes:
@@ -84,7 +84,9 @@ class StreamDecoder:
 
 def codings(header: str | None) -> list[str]:
     """The codings that a ``Content-Encoding`` header names, in the order they were applied, less ``identity``."""
-    names = [name.strip().lower() for name in (header or "").split(",")]
+    if not header:
+        return []
+    names = [name.strip().lower() for name in header.split(",")]
     return [name for name in names if name not in {"", "identity"}]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from cellmeter_proxy.http_server import Request, Response
+from cellmeter_proxy.http_message import Request, Response
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor

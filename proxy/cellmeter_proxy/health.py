@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from cellmeter_proxy.http_server import Reply
+from cellmeter_proxy.http_message import Reply
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import new_id
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter

@@ -6,7 +6,7 @@ Invariant: the client can parse what it gets, whatever the provider answered: an
 from typing import Final
 
 from cellmeter_proxy.encodings import StreamDecoder
-from cellmeter_proxy.http_server import Reply, Response
+from cellmeter_proxy.http_message import Reply, Response
 from cellmeter_proxy.waiting import EVENTS
 
 # Line ends are white space in JSON, and would end the event's data line.

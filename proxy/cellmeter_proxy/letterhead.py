@@ -4,7 +4,7 @@ from typing import Final
 
 from cellmeter_proxy.attribution import Upstream, client_session, presented_key, split_session
 from cellmeter_proxy.headers import RawHeaders, RequestHeaders
-from cellmeter_proxy.http_server import Request
+from cellmeter_proxy.http_message import Request
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.redact import credentials
 from cellmeter_proxy.wire import dialect_of

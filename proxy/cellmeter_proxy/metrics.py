@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cellmeter_proxy.genai import OPERATIONS, operation_name, provider_name
-from cellmeter_proxy.http_server import Reply
+from cellmeter_proxy.http_message import Reply
 from cellmeter_proxy.messages import Family, Sample
 from cellmeter_proxy.record import Call, Dialect
 from cellmeter_proxy.tallies import Counts, Distribution, Distributions

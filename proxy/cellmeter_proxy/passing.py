@@ -16,7 +16,7 @@ import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
-from cellmeter_proxy.http_server import Response
+from cellmeter_proxy.http_message import Response
 from cellmeter_proxy.late import Envelope
 from cellmeter_proxy.outcome import Broken, Head, Limits, broke_off
 from cellmeter_proxy.record import now_us

@@ -29,7 +29,7 @@ from cellmeter_proxy.attribution import Admission, Refusal, Upstream, admit, ses
 from cellmeter_proxy.commons import Commons
 from cellmeter_proxy.exchange import Exchange, Upload
 from cellmeter_proxy.http_client import ProviderClient
-from cellmeter_proxy.http_server import Reply, Request, Response
+from cellmeter_proxy.http_message import Reply, Request, Response
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.late import answer_late
 from cellmeter_proxy.letterhead import Letterhead, Letterheads

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from cellmeter_proxy.http_server import Reply
+from cellmeter_proxy.http_message import Reply
 from cellmeter_proxy.record import Dialect
 
 

@@ -24,7 +24,8 @@ from cellmeter_proxy.commons import Commons, alone
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.health import health
 from cellmeter_proxy.http_client import ProviderClient
-from cellmeter_proxy.http_server import Handler, Reply, Request, Response, Server
+from cellmeter_proxy.http_message import Reply, Request, Response
+from cellmeter_proxy.http_server import Handler, Server
 from cellmeter_proxy.keys import KeyRing
 from cellmeter_proxy.link import LinkLostError
 from cellmeter_proxy.log import Log, writer_name

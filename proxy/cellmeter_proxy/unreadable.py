@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from cellmeter_proxy.http_server import Reply
+from cellmeter_proxy.http_message import Reply
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import UNREADABLE, Call, new_id, now_us
 from cellmeter_proxy.replies import error_reply

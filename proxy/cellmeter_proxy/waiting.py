@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from cellmeter_proxy.absorb import Patience
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.http_server import Response
+from cellmeter_proxy.http_message import Response
 from cellmeter_proxy.record import Call, now_us
 
 _GLANCE_S: Final = 0.25

@@ -175,6 +175,9 @@ class UnaryWatcher:
 
     def _keep(self, chunk: bytes, size: int) -> bytes:
         """Withhold the last bytes, this chunk included, and let go of those before them."""
+        if not self._held and size >= len(chunk):
+            self._held += chunk
+            return b""
         self._held += chunk
         out = bytes(self._held[: max(len(self._held) - size, 0)])
         del self._held[: len(out)]
@@ -205,11 +208,11 @@ def relabelled(
 
     """
     beginning = watcher.decoded.lstrip().removeprefix(BOM).lstrip()
+    if beginning.startswith((b"{", b"[")):
+        return _unary(dialect, headers) if isinstance(watcher, StreamWatcher) else watcher
     if not beginning and watcher.decode_error is None:
         return None
-    if isinstance(watcher, StreamWatcher):
-        return _unary(dialect, headers) if beginning.startswith((b"{", b"[")) else watcher
-    if not _begins_a_stream(beginning):
+    if isinstance(watcher, StreamWatcher) or not _begins_a_stream(beginning):
         return watcher
     strips = strip_usage and content_length(headers) is None and len(watcher.times) == 1
     return _stream(dialect, headers, strip_usage=strips)

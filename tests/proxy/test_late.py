@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from cellmeter_proxy.http_server import Response
+from cellmeter_proxy.http_message import Response
 from cellmeter_proxy.late import Envelope
 from cellmeter_proxy.waiting import EVENTS, JSON, Filler
 
