@@ -56,7 +56,9 @@ _SCHEME: Final = re.compile(r"(?:bearer|basic|token|bot|apikey)\s+", re.IGNORECA
 
 def credential(value: str) -> str:
     """The secret of an authorization header's value: what follows its scheme, if it names one."""
-    return _SCHEME.sub("", value.strip(), count=1) if _SCHEME.match(value.strip()) else value.strip()
+    value = value.strip()
+    scheme = _SCHEME.match(value)
+    return value if scheme is None else value[scheme.end() :]
 
 
 @lru_cache(256)
