@@ -174,7 +174,7 @@ class LogWriter:
             A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one.
 
         """
-        if not job.number or size > _LARGE:
+        if not job.number or job.also is not None or size > _LARGE:
             return None
         job.be_prepared()
         if job.error is None:

@@ -383,7 +383,7 @@ def test_a_damaged_page_is_the_fault_of_the_log_that_has_it(written: Written, tm
     assert not (tmp_path / "out.db").exists()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_logs_of_older_versions_are_joined_and_joined_to(
     written: Written, old_log: OldLog, tmp_path: Path, version: int
 ) -> None:

@@ -73,6 +73,7 @@ def test_what_is_remembered_is_what_the_log_says(
 
 def test_a_session_that_goes_on_asks_the_log_nothing_but_whether_a_body_is_there(tmp_path: Path) -> None:
     asked: list[str] = []
+    known: set[str] = set()
     with Log.create(tmp_path / "a.db", "process") as log:
         for number in range(4):
             if number == 3:

@@ -91,6 +91,19 @@ async def test_a_row_is_the_same_however_it_is_written(tmp_path: Path, begin: st
     assert (found.request_hash, found.response_bytes, found.headers_ms) == (row.request_hash, len(ANSWER), 1.5)
 
 
+async def test_a_call_that_is_closed_again_before_it_was_written_is_as_it_was_closed_last(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    opening = open_call(writer, call_of("s", 1), BODY, REDACTOR)
+    row = await opening.described()
+    gone = replace(row, client_gone_at=9)
+    closes = [close_call(writer, one, [attempt(1)], answer(), REDACTOR, opening=opening) for one in (row, gone)]
+    assert [one.outcome for one in await asyncio.gather(*closes)] == ["ok", "client_gone"]
+    await writer.aclose()
+    with Log.read(tmp_path / "a.db") as log:
+        assert [(one.seq, one.outcome) for one in log.rows(Call)] == [(1, "client_gone")]
+        assert list(log.rows(Attempt)) == [attempt(1)]
+
+
 async def test_calls_are_numbered_as_they_began_whichever_is_answered_first(tmp_path: Path) -> None:
     writer = await LogWriter.open(tmp_path / "a.db")
     openings = [open_call(writer, call_of("s", number), BODY, REDACTOR) for number in (1, 2, 3)]

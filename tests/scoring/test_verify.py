@@ -295,7 +295,7 @@ def test_a_newer_log_is_refused(log: Log) -> None:
         verify(log.path)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_a_log_of_an_older_version_is_sound(old_log: Callable[[int], Path], version: int) -> None:
     path = old_log(version)
     before = path.read_bytes()

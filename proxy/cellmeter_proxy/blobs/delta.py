@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 _WORTH: Final = 24
 """A shorter stretch costs about as much to name as to write out."""
+_LARGE: Final = 8 * 1024
+"""The middle of a smaller text is only looked into where its ends are old: what else it repeats a compressor finds."""
 _ROUNDS: Final = 48
 _STEPS: Final = (0, 32, 128, 512, 2048, 8192, 32768)
 _SAMPLE: Final = 32
@@ -33,7 +35,8 @@ def diff(old: bytes, new: bytes) -> list[Copy]:
     head = common_prefix(old, new)
     tail = common_suffix(old, new, min(len(old), len(new)) - head)
     copies = [Copy(0, 0, head)] if head >= _WORTH else []
-    if head + tail < min(len(old), len(new)):
+    is_worth_it = len(new) >= _LARGE or (head + tail) * 4 >= len(new)
+    if head + tail < min(len(old), len(new)) and is_worth_it:
         copies += _within(old, new, (head, len(old) - tail), (head, len(new) - tail))
     if tail >= _WORTH:
         copies.append(Copy(len(new) - tail, len(old) - tail, tail))
