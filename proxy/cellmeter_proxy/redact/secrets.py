@@ -117,8 +117,8 @@ class Redactor:
 
         Args:
             data: to look through.
-            brief: has every run of letters, digits, ``_``, ``-``, ``.`` and blanks that is in the data, and may have
-                other data of its own.
+            brief: the data without repetitions, and whatever else is to be looked through. It is cut where no key of a
+                known shape goes on: at the quotes of JSON strings, and at numbers outside of strings.
 
         """
         words = b" ".join(long_words(brief))
