@@ -26,18 +26,21 @@ def stored(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> Stored:
 
 
 def _body(watcher: Watcher, dialect: Dialect, redactor: Redactor) -> tuple[Content, int]:
-    received, parsed = watcher.received, watcher.parsed
-    decoded = watcher.decoded if parsed is None else parsed.body
-    data, masked = redactor.bytes(decoded) if parsed is None else redact_frames(parsed, dialect, redactor)
-    if not masked and received != decoded:
-        # Nothing was found: what has no coding needs no second look.
-        data, masked = redactor.bytes(received)
+    parsed = watcher.parsed
+    if parsed is None:
+        data, masked = redactor.bytes(watcher.decoded)
+    else:
+        data, masked = redact_frames(parsed, dialect, redactor)
+    if watcher.coded and not masked:
+        data, masked = redactor.bytes(watcher.received)
     split = None
-    if parsed is not None and parsed.repeated and data is decoded:
+    if parsed is not None and parsed.repeated and data is parsed.body:
         split = frames.split_marked(parsed.marked, parsed.repeated)
     return Content(digest_of(data), data, recipe=None if split is None else recipe.of_frames(split)), masked
 
 
 def _timeline(watcher: Watcher) -> Content:
-    data, packed = arrivals.timeline(watcher.times, watcher.sizes)
+    # More may come in another thread, and a chunk has its time before it has its size.
+    sizes = list(watcher.sizes)
+    data, packed = arrivals.timeline(watcher.times[: len(sizes)], sizes)
     return Content(digest_of(data), data, recipe=None if packed is None else recipe.of_timeline(packed))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-from cellmeter_proxy.encodings import StreamDecoder
+from cellmeter_proxy.encodings import StreamDecoder, codings
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.sse import BOM
 from cellmeter_proxy.wire import AnswerFacts, StreamWatcher, read_answer
@@ -51,6 +51,11 @@ class Watcher(Protocol):
     @property
     def parsed(self) -> Frames | None:
         """The frames so far, taken apart."""
+        ...
+
+    @property
+    def coded(self) -> bool:
+        """Whether the bytes have a content coding."""
         ...
 
     @property
@@ -100,6 +105,7 @@ class UnaryWatcher:
         self.times: list[float] = []
         self.sizes: list[int] = []
         self._dialect: Dialect = dialect
+        self._coded = bool(codings(encoding))
         self._decoder = StreamDecoder(encoding)
         self._left = length
         self._chunks: list[bytes] = []
@@ -127,6 +133,10 @@ class UnaryWatcher:
     @property
     def parsed(self) -> None:
         """There are none."""
+
+    @property
+    def coded(self) -> bool:
+        return self._coded
 
     @property
     def received(self) -> bytes:

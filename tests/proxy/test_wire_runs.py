@@ -250,9 +250,9 @@ def test_a_stream_with_more_runs_than_there_are_marks_is_kept_as_it_was() -> Non
 
 def test_what_reasons_then_answers_then_calls_is_three_runs() -> None:
     deltas: list[dict[str, object]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"reasoning": f"r{number}"} for number in range(20)]
-    deltas += [{"content": f"c{number}"} for number in range(20)]
-    deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": f"a{number}"}}]} for number in range(20)]
+    deltas.extend({"reasoning": f"r{number}"} for number in range(20))
+    deltas.extend({"content": f"c{number}"} for number in range(20))
+    deltas.extend({"tool_calls": [{"index": 0, "function": {"arguments": f"a{number}"}}]} for number in range(20))
     frames = [{"id": "c", "choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     body = b"".join(b"data: %b\n\n" % json.dumps(frame).encode() for frame in frames)
     runs = [value for value in read_frames(body, "chat.completions").values if isinstance(value, Run)]

@@ -5,7 +5,6 @@ of the members that it has seen against those that are written in the bytes, so 
 """
 
 from collections.abc import Hashable
-from functools import cache
 from typing import Any, Final
 
 from cellmeter_proxy.wire.frames import Frames
@@ -37,7 +36,7 @@ def plain_texts(parsed: Frames, names: frozenset[str]) -> list[str] | None:
                 reader.read_object(members, ())
     except RecursionError:
         return None
-    quoted = _quoted(names)
+    quoted = [b'"%b"' % name.encode() for name in names]
     if reader.seen != sum(map(body.count, quoted)) and reader.seen != sum(_as_name(body, one) for one in quoted):
         return None
     return ["".join(pieces) for pieces in reader.texts.values()]
@@ -70,11 +69,6 @@ class _Reader:
                 self.read_object(member, (*path, repr(member.get("index", position))))
             elif type(member) is list:
                 self.read_array(member, (*path, repr(position)))
-
-
-@cache  # there are five sets of names
-def _quoted(names: frozenset[str]) -> list[bytes]:
-    return [b'"%b"' % name.encode() for name in names]
 
 
 def _identity(value: dict[str, Any]) -> Hashable:

@@ -114,8 +114,8 @@ class Redactor:
 
         Args:
             data: to look through.
-            brief: has every long word of the data (``words.long_words``), with what stands before it in its text, and
-                may have other data of its own.
+            brief: the data without repetitions, and whatever else is to be looked through. It is cut where no key of a
+                known shape goes on: at the quotes of JSON strings, and at numbers outside of strings.
 
         """
         words = b" ".join(long_words(brief))

@@ -34,7 +34,6 @@ class Frames(msgspec.Struct, frozen=True):
     """What stands between the texts of its runs, as many things as there are marks at the most."""
     marked: bytes
     """The stream with a mark (``shape.MARKS``) in place of each of these; without them there may be others in it."""
-
     brief: bytes
     """The stream with what a run repeats once: every run of letters, digits, ``_`` and ``-`` in the stream is one in
     here, and every name of a member of the values is as often in here."""
@@ -49,10 +48,11 @@ def read_frames(body: bytes, dialect: Dialect = "unknown") -> Frames:
     """Take a whole stream apart, without content coding."""
     if b"\r" in body or any(map(body.__contains__, MARKS)):
         frames = split(body)
-        events, values = _read([parse_frame(frame) for frame in frames])
-        return Frames(body, [len(frame) for frame in frames], events, values, [], body, body)
+        events = [parse_frame(frame) for frame in frames]
+        return Frames(body, list(map(len, frames)), events, _load_all(events), [], body, body)
     *frames, rest = _split(body)
-    events, values = [], []
+    events = []
+    values: list[Any] = []
     marked: list[bytes] = []
     brief: list[bytes] = []
     numbers: dict[bytes, int] = {}
@@ -63,9 +63,9 @@ def read_frames(body: bytes, dialect: Dialect = "unknown") -> Frames:
             marked.append(_marked(part, numbers))
             brief.append(part.brief)
         elif part:
-            found = _read([parse_frame(frame + END) for frame in part])
-            events += found[0]
-            values += found[1]
+            found = [parse_frame(frame + END) for frame in part]
+            events += found
+            values += _load_all(found)
             marked.append(END.join([*part, b""]))
             brief.append(marked[-1])
     sizes = list(map(len(END).__add__, map(len, frames)))
@@ -91,8 +91,8 @@ def _marked(run: Run, numbers: dict[bytes, int]) -> bytes:
     return run.marked(b"".join([MARKS[numbers[text]] for text in repeated]))
 
 
-def _read(events: list[Event | None]) -> tuple[list[Event | None], list[Any]]:
-    """Events with the value of the data of each, read in one go where all of it is valid JSON.
+def _load_all(events: list[Event | None]) -> list[Any]:
+    """The value of the data of each event, read in one go where all of it is valid JSON.
 
     Between them stands a value that none of them has: where all of those are found in their places, there is one value
     between two of them.
@@ -105,5 +105,5 @@ def _read(events: list[Event | None]) -> tuple[list[Event | None], list[Any]]:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             values = []
         if len(values) == 2 * len(texts) - 1 and values[1::2] == ["\0\0"] * (len(texts) - 1):
-            return events, values[::2]
-    return events, [load(text) for text in texts]
+            return values[::2]
+    return [load(text) for text in texts]

@@ -26,8 +26,10 @@ _WORTH: Final = 6
 _TO_ROWS: Final = bytes.maketrans(b"".join(MARKS), _ROW * len(MARKS))
 _DEPTH: Final = 3
 _MARK: Final = b"\\u0000"
+"""The mark in a string, before the number of its hole."""
 _LEAST_MARK: Final = 9007199254740880
 _NUMBER_MARK: Final = b"900719925474088"
+"""The mark that is a number, before the last of its digits, which is the number of its hole."""
 _HOLES: Final = range(MOST_HOLES)
 _DEEPEST: Final = 8
 _TEXTS: Final = msgspec.json.Decoder(str)

@@ -171,7 +171,7 @@ class StreamWatcher:
     @property
     def timeline(self) -> list[tuple[float, int]]:
         """Each chunk with when it came, and its size."""
-        return list(zip(self.times, self.sizes, strict=True))
+        return list(zip(self.times, self.sizes, strict=False))
 
     @property
     def received(self) -> bytes:
@@ -182,6 +182,11 @@ class StreamWatcher:
     def decoded(self) -> bytes:
         """All bytes without their content coding, as far as they could be decoded."""
         return self.received if self._decoder is None else bytes(self._plain)
+
+    @property
+    def coded(self) -> bool:
+        """Whether the bytes have a content coding."""
+        return self._decoder is not None
 
     @property
     def decode_error(self) -> str | None:
