@@ -35,8 +35,8 @@ from cellmeter_harness.entry import main
 sys.addaudithook(count)
 main()
 """
-WHILE_IMPORTING: Final = [1, 10, 100, *range(250, 4250, 250)]
-WHILE_RUNNING: Final = range(4500, 6500, 250)
+WHILE_IMPORTING: Final = [1, 10, 100, *range(500, 4500, 500)]
+WHILE_RUNNING: Final = range(4500, 6500, 400)
 
 
 @dataclass(frozen=True)
