@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/cellmeter demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,9 @@
 """What every test may use: where there is no program a test needs, it is skipped with that reason.
 
 Where ``CELLMETER_NO_SKIP`` is set (``.ci/run`` sets it, having installed everything), it fails instead.
+
+Every test may run beside any other: its files are in a directory of its own, its ports are those that the system gives,
+and what it says of time holds on a busy machine.
 """
 
 import os
@@ -9,15 +12,43 @@ import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# How long an example takes says something about the machine, which may be busy. CI tries the same examples each time:
+# its word is to be about the change. Who runs the tests by hand goes on looking for others.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CELLMETER_NO_SKIP")),
+)
+settings.load_profile("suite")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more process than there are processors: half of the suite's time is waiting."""
+    return 1 + (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn every skip into a failure where nothing may be skipped, whichever mark or call it comes from."""
-    report = yield
+    return _without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for modules that skip themselves whole."""
+    return _without_skip((yield))
+
+
+def _without_skip(report: Report) -> Report:
     if report.skipped and os.environ.get("CELLMETER_NO_SKIP"):
         report.outcome = "failed"
         report.longrepr = f"nothing may be skipped here: {report.longrepr}"

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -81,11 +81,41 @@ def _closed_on_error(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
+class _Reader(sqlite3.Connection):
+    """One that takes the empty files away that SQLite has made beside a log for it.
+
+    A connection that may only read leaves them behind. One that may write removes them when it is the last that is
+    closed, which only SQLite can tell. See https://www.sqlite.org/walformat.html#file_lifecycles.
+    """
+
+    path: Path | None = None
+
+    def close(self) -> None:
+        super().close()
+        if self.path is not None and _is_empty(_wal_of(self.path)):
+            with suppress(sqlite3.Error), closing(_connect(self.path, "rw")) as conn:
+                conn.execute("SELECT 1 FROM sqlite_master")
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    kind = _Reader if mode == "ro" else sqlite3.Connection
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=kind)
+    if isinstance(conn, _Reader):
+        conn.path = path
     conn.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     return conn
+
+
+def _is_empty(file: Path) -> bool:
+    try:
+        return file.stat().st_size == 0
+    except OSError:
+        return False
+
+
+def _wal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
@@ -106,7 +136,7 @@ def _lacks_shared_memory(path: Path, error: sqlite3.Error) -> bool:
     Where it cannot, nobody writes there either. What a writer left in a -wal could not be read, so it must be empty.
     See https://www.sqlite.org/wal.html#read_only_databases.
     """
-    wal = path.with_name(f"{path.name}-wal")
+    wal = _wal_of(path)
     cannot = error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
     return cannot and not (wal.exists() and wal.stat().st_size > 0)
 

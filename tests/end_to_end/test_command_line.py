@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import openai
 import pytest
 
 from cellmeter_proxy.log import Log
-from cellmeter_proxy.record import Call, Cell
+from cellmeter_proxy.record import Call
 from cellmeter_proxy.scripted import Script, ScriptedProvider, Turn
 from cellmeter_proxy.server import ProxyConfig, serve
 
@@ -223,24 +222,6 @@ def test_curl_and_the_openai_client_are_recorded_streamed_and_not(
     assert calls[2].ttft_ms is not None
     table = cellmeter("audit", str(log), cwd=log.parent)
     assert "3 calls" in table.stdout
-
-
-@pytest.mark.parametrize(("number", "after_s"), [(signal.SIGINT, 0.2), (signal.SIGINT, 2.5), (signal.SIGTERM, 2.5)])
-def test_an_interrupted_sweep_ends_with_130_and_goes_on_from_where_it_was(
-    tmp_path: Path, number: signal.Signals, after_s: float
-) -> None:
-    process = subprocess.Popen([*CELLMETER, "demo"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(after_s)
-    process.send_signal(number)
-    _, talk = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"Traceback" not in talk
-    assert b"interrupted" in talk
-    log = tmp_path / "cellmeter-demo" / "cellmeter.db"
-    if log.exists():
-        with Log.read(log) as reading:
-            assert all(cell.ended_at is not None for cell in reading.rows(Cell))
-            assert not list(reading.rows(Call, "state = 'open'"))
 
 
 async def test_a_provider_that_is_not_there_is_a_sentence_to_the_client_and_a_row(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Sixty cells at a provider that takes so many requests a minute: no agent sees a 429, and little is wasted."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,22 @@ on_429 = "pace"
 """
 
 
+def unused_while_waited_for(calls: Sequence[Call], attempts: Sequence[Attempt]) -> float:
+    """The share of the limit that was free while a call was held back for it; looked at every ten milliseconds.
+
+    What nobody asks for, because the machine starts its agents slowly, is not wasted.
+    """
+    arrivals = sorted(attempt.started_at / 1e6 for attempt in attempts)
+    sent = {attempt.call_id: attempt.started_at / 1e6 for attempt in attempts}
+    held = [(sent[call.call_id] - (call.queue_ms or 0) / 1e3, sent[call.call_id]) for call in calls]
+    free = [
+        LIMIT.requests - (bisect_right(arrivals, at) - bisect_right(arrivals, at - LIMIT.window_s))
+        for at in (arrivals[0] + tick / 100 for tick in range(int(100 * (arrivals[-1] - arrivals[0]))))
+        if any(since < at < until for since, until in held)
+    ]
+    return sum(free) / (LIMIT.requests * len(free))
+
+
 async def test_sixty_cells_under_pace_meet_no_429_and_use_the_providers_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,8 +72,6 @@ async def test_sixty_cells_under_pace_meet_no_429_and_use_the_providers_limit(
 
     assert events[-1] == SweepFinished(sweep_id="paced", cells=60, passed=60, infrastructure=0)
     assert {call.status for call in calls} == {200}
-    arrivals = sorted(attempt.started_at for attempt in attempts if attempt.status == 200)
-    assert len(arrivals) == len(calls) == 60 * CALLS
-    # In any window the provider takes LIMIT.requests, so it can have taken no more than this since the first one.
-    seconds = (arrivals[-1] - arrivals[0]) / 1e6
-    assert len(arrivals) / (LIMIT.requests * (seconds / LIMIT.window_s + 1)) >= 0.9
+    assert len([attempt for attempt in attempts if attempt.status == 200]) == len(attempts) == len(calls) == 60 * CALLS
+    assert sum((call.queue_ms or 0) > 100 for call in calls) > 60
+    assert unused_while_waited_for(calls, attempts) <= 0.1

@@ -145,7 +145,12 @@ def read(trace: Path, directory: Path) -> Iterator[Event]:
         kind, offset, path_size, size = HEAD.unpack_from(data, at)
         at += HEAD.size
         path = data[at : at + path_size].decode()
-        yield Event(kind.decode(), offset, path.removeprefix(str(directory)).strip("/"), data[at + path_size :][:size])
+        yield Event(
+            kind.decode(),
+            offset,
+            path.removeprefix(str(directory)).strip("/"),
+            data[at + path_size : at + path_size + size],
+        )
         at += path_size + size
 
 

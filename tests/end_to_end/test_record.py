@@ -170,7 +170,8 @@ async def test_a_command_that_is_killed_passes_its_signal_on_and_its_calls_are_a
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_that_no_terminal_sent_reaches_the_command(tmp_path: Path, number: signal.Signals) -> None:
     program = f"import signal, sys\nsignal.signal({int(number)}, lambda *_: sys.exit(5))\nprint('up', flush=True)\n"
-    process = await start([sys.executable, "-c", program + "signal.pause()"], tmp_path)
+    # In small pieces: one that comes just before a wait begins is answered only after it.
+    process = await start([sys.executable, "-c", program + "import time\nwhile True: time.sleep(0.05)"], tmp_path)
     await until(process, b"up\n")
     process.send_signal(number)
     _, err = await asyncio.wait_for(process.communicate(), 30)

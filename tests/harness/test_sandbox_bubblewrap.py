@@ -153,22 +153,24 @@ async def test_the_bridge_is_the_one_way_out_and_passes_bytes_on_as_they_come(ro
 
 @needs_bubblewrap
 async def test_a_client_that_goes_away_is_seen_by_the_proxy(room: Room, tmp_path: Path) -> None:
-    gone = asyncio.Event()
-
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(8)
         assert await reader.read() == b""
-        gone.set()
+        (room.workspace / "gone").touch()
         writer.close()
         await writer.wait_closed()
 
     path = tmp_path / "proxy.sock"
     server = await serve(path, answer)
-    leaving = f"import socket; s = socket.create_connection(('127.0.0.1', {PORT})); s.sendall(b'question'); s.close()"
+    # The client leaves and its command stays, for the gate ends with the command.
+    leaving = (
+        "import os, socket, time\n"
+        f"with socket.create_connection(('127.0.0.1', {PORT})) as s: s.sendall(b'question')\n"
+        "while not os.path.exists('gone'): time.sleep(0.01)"
+    )
     async with server:
-        await run(room, PYTHON, "-c", leaving, gate=Gate(url="http://127.0.0.1:1", socket=path))
-        async with asyncio.timeout(10):
-            await gone.wait()
+        done = await run(room, PYTHON, "-c", leaving, gate=Gate(url="http://127.0.0.1:1", socket=path))
+    assert done.exit_code == 0
 
 
 @needs_bubblewrap

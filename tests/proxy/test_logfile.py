@@ -1,5 +1,6 @@
 """The file of a log: what it takes to be opened, and what is refused and left alone."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -55,6 +56,43 @@ def test_what_a_writer_left_beside_a_log_is_not_passed_over(need: Callable[..., 
     assert "cannot be opened" in done.stderr
     with Log.read(copy / "a.db") as log:
         assert len(list(log.rows(Call))) == 2
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_reading_leaves_a_log_and_its_directory_as_they_were(shelf: Path) -> None:
+    before = contents(shelf)
+    with Log.read(shelf / "a.db") as first, Log.read(shelf / "a.db") as second:
+        assert [len(list(log.rows(Call))) for log in (first, second)] == [1, 1]
+        first.close()
+        assert len(list(second.rows(Call))) == 1
+    assert contents(shelf) == before
+
+
+def test_reading_moves_nothing_that_a_dead_writer_left(shelf: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    with Log.create(shelf / "a.db") as log:
+        log.append(Call(call_id="2", session="s", seq=2, writer="h/1/1", started_at=6))
+        shutil.copytree(shelf, copy)
+    (copy / "a.db-shm").unlink()
+    before = contents(copy)
+    with Log.read(copy / "a.db") as log:
+        assert len(list(log.rows(Call))) == 2
+    after = contents(copy)
+    assert {name: after[name] for name in before} == before
+
+
+def test_a_reader_that_goes_takes_nothing_from_a_writer_that_came_later(shelf: Path) -> None:
+    with Log.read(shelf / "a.db") as reading, Log.create(shelf / "a.db") as writing:
+        assert len(list(reading.rows(Call))) == 1
+        writing.append(Call(call_id="2", session="s", seq=2, writer="h/1/1", started_at=6))
+        reading.close()
+        assert {"a.db", "a.db-wal", "a.db-shm"} == set(contents(shelf))
+        writing.append(Call(call_id="3", session="s", seq=3, writer="h/1/1", started_at=7))
+        with Log.read(shelf / "a.db") as again:
+            assert len(list(again.rows(Call))) == 3
 
 
 @pytest.mark.parametrize(

@@ -90,12 +90,12 @@ def test_a_frame_says_its_event_and_its_data(raw: bytes, event: Event | None) ->
 
 def test_a_line_of_megabytes_in_small_chunks_costs_linear_time() -> None:
     splitter = FrameSplitter()
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(8000):
         assert splitter.feed(b"x" * 1000) == []
     (frame,) = splitter.feed(b"\r\n\r\nrest")
     assert len(frame) == 8_000_004
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 class Counting(bytearray):

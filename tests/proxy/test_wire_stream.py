@@ -273,12 +273,12 @@ def test_times_are_those_of_the_chunks_that_completed_a_frame() -> None:
 
 
 def test_a_line_of_megabytes_in_small_chunks_costs_linear_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for head in (b'data: {"type":"x', b'event: response.completed\ndata: {"type":"response.completed","x":"'):
         _, _, watcher = watch("responses", [head, *[b"x" * 1000] * 4000, b'"}\n\n', DONE])
         assert watcher.terminal
     watch("chat.completions", [b'data: {"choices":[{"x":"', *[b"x" * 1000] * 4000, b'"}]}\n\n', DONE], strip_usage=True)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 LINES = [

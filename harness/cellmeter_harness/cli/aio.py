@@ -27,33 +27,44 @@ def run_async(main: Coroutine[Any, Any, T], deliver: Deliver | None = None) -> T
             Signals that this process was started to ignore stay ignored then.
 
     Raises:
-        KeyboardInterrupt: it was interrupted.
+        KeyboardInterrupt: it was interrupted, or the loop was while it ended.
 
     """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_until_signal(main, deliver))
-
-
-async def _until_signal(main: Coroutine[Any, Any, T], deliver: Deliver | None) -> T:
-    task = asyncio.ensure_future(main)
-    terminated = False
-
-    def stop(number: signal.Signals) -> None:
-        nonlocal terminated
-        if deliver is not None and deliver(number):
-            return
-        terminated = True
-        task.cancel()
-
-    loop = asyncio.get_running_loop()
-    for number in _STOPPING if deliver is None else _not_ignored(_DELIVERED):
-        loop.add_signal_handler(number, stop, number)
+    signals = _Signals(deliver)
     try:
-        return await task
-    except asyncio.CancelledError:
-        if terminated:
-            raise KeyboardInterrupt from None
-        raise
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            result = runner.run(signals.run(main))
+    finally:
+        # Where Ctrl-C came before the loop did, nothing has awaited it, which Python would complain about.
+        main.close()
+    if signals.stopped:
+        raise KeyboardInterrupt
+    return result
+
+
+class _Signals:
+    """What becomes of the signals that arrive while a coroutine runs."""
+
+    def __init__(self, deliver: Deliver | None) -> None:
+        self.stopped = False
+        self._deliver = deliver
+
+    async def run(self, main: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(main)
+        loop = asyncio.get_running_loop()
+        for number in _STOPPING if self._deliver is None else _not_ignored(_DELIVERED):
+            loop.add_signal_handler(number, self._receive, number, task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.stopped:
+                raise KeyboardInterrupt from None
+            raise
+
+    def _receive(self, number: signal.Signals, task: "asyncio.Task[Any]") -> None:
+        if self._deliver is None or not self._deliver(number):
+            self.stopped = True
+            task.cancel()
 
 
 def _not_ignored(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
