@@ -203,6 +203,14 @@ def peak_kib(pid: int) -> int:
     return total
 
 
+def settle(pid: int, quiet_s: float = 1.0) -> None:
+    """Wait until the process tree rests: what it loads after its first call, once, is no cost of a call."""
+    before = -1.0
+    while (now := cpu_s(pid)) > before:
+        before = now
+        time.sleep(quiet_s)
+
+
 def measure(load: Load, target: str, scale: float) -> dict[str, float | None]:
     """One target alone under one load."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as directory, contextlib.ExitStack() as stack:
@@ -216,6 +224,8 @@ def measure(load: Load, target: str, scale: float) -> dict[str, float | None]:
             pid = process.pid
         calls = max(int(load.calls * scale), load.connections)
         run(port, replace(load, connections=4), 8)  # warm: imports, caches
+        if pid:
+            settle(pid)
         idle = peak_kib(pid) if pid else 0
         run(port, load, load.connections)  # warm: connections
         before = cpu_s(pid) if pid else 0.0

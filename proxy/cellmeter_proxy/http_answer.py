@@ -81,7 +81,7 @@ class ProviderAnswer:
     )
 
     def __init__(self, line: Line, *, bodiless: bool) -> None:
-        self.head: asyncio.Future[ProviderAnswer] = asyncio.get_running_loop().create_future()
+        self.head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the head has come."""
         self.status = 0
         self.reason = b""
@@ -272,7 +272,7 @@ class ProviderAnswer:
             self._needs_end = _UNCHUNKED if chunked else None
         elif "content-length" in self.headers:
             self._needs_end = _SHORT
-        self.head.set_result(self)
+        self.head.set_result(None)
         if self._bodiless:
             # The parser would wait for what the head announces.
             self._end(keep=False)

@@ -97,10 +97,12 @@ class ProviderClient:
                 raise PeerHungUpError
             if len(body) <= _JOIN_UP_TO:
                 head, body = head + body, b""
-            return await wire.ask(head, body, bodiless=method == "HEAD").head
+            answer = wire.ask(head, body, bodiless=method == "HEAD")
+            await answer.head
         except BaseException:
             wire.close()
             raise
+        return answer
 
     async def connect(self) -> Wire:
         """A connection to the provider, kept from before or new.

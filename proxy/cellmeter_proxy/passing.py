@@ -8,8 +8,7 @@ that complete its answer changes nothing of the answer.
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -73,6 +72,7 @@ class Passage:
         self._deaf = False  # it has gone since
         self._backlog = b""  # what could not be passed on the moment it came
         self._drained = 0  # bytes that nobody waited for
+        self._looking: asyncio.TimerHandle | None = None
 
     async def run(self) -> Response:
         """Pass the answer on to its end, and close the row on the way."""
@@ -113,8 +113,9 @@ class Passage:
         """Pass the body on as it arrives; return why it broke off, or None where it ended."""
         exchange = self._exchange
         patience = asyncio.timeout(None)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look, patience)
         try:
-            async with patience, self._looking(patience):
+            async with patience:
                 async for _ in self._incoming.each(self._pass_at_once):
                     await self._go_on()
                     if exchange.awaited and not exchange.closed:
@@ -127,6 +128,10 @@ class Passage:
             if patience.expired():
                 return _too_much(f"{self._drain.seconds:g} s")
             return broke_off(error, self._limits)
+        finally:
+            # The handle and what it calls would keep each other, and all of the call.
+            self._looking.cancel()
+            self._looking = None
         return None
 
     def _pass_at_once(self, chunk: bytes) -> bool:
@@ -160,27 +165,16 @@ class Passage:
         if patience.when() is None:
             patience.reschedule(asyncio.get_running_loop().time() + self._drain.seconds)
 
-    @asynccontextmanager
-    async def _looking(self, patience: asyncio.Timeout) -> AsyncIterator[None]:
+    def _look(self, patience: asyncio.Timeout) -> None:
         """Notice a client that goes away while the provider is silent: no write tells then."""
-        loop = asyncio.get_running_loop()
-        handles: list[asyncio.TimerHandle] = []
-
-        def look() -> None:
-            exchange = self._exchange
-            if not exchange.request.has_client and not self._answered and exchange.client_gone_at is None:
-                exchange.client_gone_at = now_us()
-            if not exchange.awaited:
-                self._bound(patience)
-            elif not exchange.closed and not patience.expired():
-                patience.reschedule(None)
-            handles[:] = [loop.call_later(_LOOK_S, look)]
-
-        handles.append(loop.call_later(_LOOK_S, look))
-        try:
-            yield
-        finally:
-            handles[0].cancel()
+        exchange = self._exchange
+        if not exchange.request.has_client and not self._answered and exchange.client_gone_at is None:
+            exchange.client_gone_at = now_us()
+        if not exchange.awaited:
+            self._bound(patience)
+        elif not exchange.closed and not patience.expired():
+            patience.reschedule(None)
+        self._looking = asyncio.get_running_loop().call_later(_LOOK_S, self._look, patience)
 
     def _feed(self, chunk: bytes) -> bytes:
         """What may go to the client now; the first bytes may show that the answer is not what its headers say."""
