@@ -1,7 +1,8 @@
-"""Work that waits to be written, in the order in which it came, and how much of it is due.
+"""Work that waits to be written, and how much of it is due.
 
-Invariant: work is taken in the order in which it was added, and whatever is due takes all that was added before it
-along. What is not due yet is prepared meanwhile.
+Rows that begin go first: for each of them the first byte of an answer waits, where a thousand streams that end at once
+would let it wait for all of theirs. Invariant: such rows are taken in the order in which they were added, and so is all
+other work; and other work takes every row that was added before it along. What is not due yet is prepared meanwhile.
 """
 
 import time
@@ -15,19 +16,21 @@ class Waiting:
     """The jobs that wait. Each has a number, from 1, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._jobs: deque[Job[Any, Any]] = deque()
+        self._begun: deque[Job[Any, Any]] = deque()  # rows that begin: patient when they were added
+        self._other: deque[Job[Any, Any]] = deque()
         self._raw: deque[Job[Any, Any]] = deque()  # not prepared when they were added
-        self._due = 0  # jobs are due up to this number
+        self._due = 0  # rows are due up to this number
         self.newest = 0
         """The number of the job that was added last."""
 
     def add(self, job: Job[Any, Any]) -> None:
         """Have a job wait; it is due at once unless it is patient."""
         self.newest = job.number = self.newest + 1
-        self._jobs.append(job)
         if job.patient:
+            self._begun.append(job)
             self._raw.append(job)
         else:
+            self._other.append(job)
             self._due = job.number
 
     def make_due(self, number: int | None = None) -> None:
@@ -36,7 +39,7 @@ class Waiting:
 
     def expire(self, since: float) -> float | None:
         """Have the jobs due that have waited since a moment; when the oldest of the others came, if there are any."""
-        for job in self._jobs:
+        for job in self._begun:
             if job.number > self._due:
                 if job.since > since:
                     return job.since
@@ -46,11 +49,14 @@ class Waiting:
     @property
     def has_work(self) -> bool:
         """There is something to ``take`` or to ``prepare``."""
-        return bool(self._raw) or self._is_due
+        return bool(self._raw) or self._next is not None
 
     @property
-    def _is_due(self) -> bool:
-        return bool(self._jobs) and self._jobs[0].number <= self._due
+    def _next(self) -> deque[Job[Any, Any]] | None:
+        """Where the job is that is written next."""
+        if self._begun and self._begun[0].number <= self._due:
+            return self._begun
+        return self._other or None
 
     def take(self, most: int, end: float) -> list[Job[Any, Any]]:
         """What is written next, prepared or failed: one piece that takes long, or others until the time is over.
@@ -61,10 +67,11 @@ class Waiting:
 
         """
         taken: list[Job[Any, Any]] = []
-        while self._is_due and len(taken) < most and time.perf_counter() < end:
-            if taken and self._jobs[0].aside:
+        while len(taken) < most and time.perf_counter() < end:
+            jobs = self._next
+            if jobs is None or (taken and jobs[0].aside):
                 break
-            job = self._jobs.popleft()
+            job = jobs.popleft()
             job.number = 0
             job.be_prepared()
             taken.append(job)
