@@ -22,6 +22,8 @@ Handler = Callable[["Request"], Awaitable["Response"]]
 
 _READ_BYTES: Final = 64 * 1024
 _AHEAD_BYTES: Final = 256 * 1024
+_ROWS_S: Final = 15.0
+"""Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s)."""
 _KEEP_IDLE_S: Final = 3630.0
 """Longer than proxies and clients keep theirs, so that they need not find one closed under a request."""
 _BODILESS: Final = frozenset({204, 304})
@@ -44,6 +46,8 @@ class Server:
         self.linger_s = linger_s
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        """What answers requests, also those whose clients have gone."""
         self.is_ending = False
         """No connection is kept for another request."""
 
@@ -51,15 +55,24 @@ class Server:
         return Connection(self)
 
     async def shutdown(self, patience_s: float) -> None:
-        """End all connections: what is being answered gets a while, and is cancelled then, which is not waited for."""
+        """End all connections.
+
+        Clients that wait for an answer get it if it comes in a while; where that wait is cancelled, it is over. All that
+        is being answered then is cancelled, and has ended when this returns.
+        """
         self.is_ending = True
         for connection in list(self.connections):
             connection.end_if_idle()
-        tasks = {connection.task for connection in self.connections if connection.task is not None}
-        if tasks:
-            _, tasks = await asyncio.wait(tasks, timeout=patience_s)
-        for task in tasks:
-            task.cancel()
+        awaited = {connection.task for connection in self.connections if connection.task is not None}
+        try:
+            if awaited:
+                await asyncio.wait(awaited, timeout=patience_s)
+        finally:
+            left = set(self.tasks)
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=_ROWS_S)
 
 
 class Connection(BaseProtocol):
@@ -119,7 +132,8 @@ class Connection(BaseProtocol):
             return
         for message, body in messages:
             self._content = body
-            self.task = self._loop.create_task(self._answer(Request(message, body, self)))
+            self.task = task = self._loop.create_task(self._answer(Request(message, body, self)))
+            self._server.tasks.add(task)
         if is_upgrade:
             # The connection ends with the answer.
             self._parser = None
@@ -164,19 +178,21 @@ class Connection(BaseProtocol):
             self.transport.close()
 
     async def _answer(self, request: Request) -> None:
-        content = request.content
+        task, content, keeps = self.task, request.content, False
         try:
             response = await self._server.handler(request)
             response.begin(request)
             await response.end()
             keeps = response.keep_alive and (content.is_eof() or await self._is_read(content))
         except ConnectionError:
-            keeps = False
+            pass
         except BaseException:
-            self.task = None
             request.break_off()
             raise
-        self.task = self._content = None
+        finally:
+            self.task = self._content = None
+            if task is not None:
+                self._server.tasks.discard(task)
         if keeps and self._parser is not None and not self._server.is_ending:
             self._go_on()
         else:

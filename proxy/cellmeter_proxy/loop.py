@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Final
 
-_YOUNG: Final = 10_000
+_YOUNG: Final = 50_000
 """So many more objects may have been made than freed before the young ones are looked through."""
 
 

@@ -50,8 +50,6 @@ from cellmeter_proxy.waiting import ClientGoneError
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 from cellmeter_proxy.writing import close_call, open_call
 
-# Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s).
-_ROWS_S: Final = 15.0
 _SWITCHING: Final = 101
 _ERROR_TYPES: Final = {500: "server_error", 502: "upstream_error", 503: "server_error", 504: "upstream_error"}
 _logger: Final = logging.getLogger("cellmeter")
@@ -119,12 +117,8 @@ class Relay:
         self._redactors = Redactors()
         self._resent = Resent()
         self._complained = False
-        self._tasks: set[asyncio.Task[object]] = set()
-
-    @property
-    def open_calls(self) -> int:
+        self.open_calls = 0
         """How many calls are being relayed now."""
-        return len(self._tasks)
 
     @property
     def throttle(self) -> Throttle:
@@ -135,8 +129,7 @@ class Relay:
         """Relay one request, on whichever path."""
         started_at = now_us()
         upload = Upload()
-        task = _this_task()
-        self._tasks.add(task)
+        self.open_calls += 1
         head = self._letterheads.of(request)
         try:
             await upload.receive(request, self._config.upload_s)
@@ -148,19 +141,7 @@ class Relay:
             exchange = self._begin(request, head, upload, admission, started_at)
             return await self._serve(exchange, head, admission, upload.trouble)
         finally:
-            self._tasks.discard(task)
-
-    async def stop(self) -> None:
-        """Cancel the calls that are still under way; when this returns, their rows say so.
-
-        For after aiohttp's own cleanup, which cancels those whose clients are there without waiting for them, and
-        forgets those whose clients have gone.
-        """
-        for task in self._tasks:
-            if not task.cancelling():
-                task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_ROWS_S)
+            self.open_calls -= 1
 
     def _admit(self, head: Letterhead) -> Admission | Refusal:
         return admit(
@@ -380,10 +361,3 @@ class Relay:
             row = replace(call, state="interrupted", outcome=why.outcome, error=why.reason)
             answer = exchange.answer
             await self._commit(exchange, row, None if answer is None else dataclasses.replace(answer, broken=why))
-
-
-def _this_task() -> asyncio.Task[object]:
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("a call is relayed in a task of the event loop")
-    return task

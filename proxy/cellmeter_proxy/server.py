@@ -156,7 +156,6 @@ async def serve(
             refusing(writer, writer_name(), str(upstream.url)),
             linger_s=_LINGER_S,
         )
-        stack.push_async_callback(relay.stop)
         stack.push_async_callback(server.shutdown, config.shutdown_s)
         url = await _listen(server, config, commons.sockets, stack)
         yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
