@@ -57,8 +57,8 @@ class Server:
     async def shutdown(self, patience_s: float) -> None:
         """End all connections.
 
-        Clients that wait for an answer get it if it comes in a while; where that wait is cancelled, it is over. All that
-        is being answered then is cancelled, and has ended when this returns.
+        Clients that wait for an answer get it if it comes in a while, unless that wait is cancelled. All that is being
+        answered then is cancelled, and has ended when this returns.
         """
         self.is_ending = True
         for connection in list(self.connections):
