@@ -75,6 +75,7 @@ class ProviderAnswer:
         "headers",
         "is_whole",
         "on_body",
+        "overrun",
         "raw_headers",
         "reason",
         "status",
@@ -92,6 +93,8 @@ class ProviderAnswer:
         """By name in any case."""
         self.is_whole = False
         """Nothing of the body is still to come."""
+        self.overrun = False
+        """More has come than the answer."""
         self._line: Line | None = line
         self._bodiless = bodiless
         self._error: Exception | None = None
@@ -209,6 +212,7 @@ class ProviderAnswer:
             return  # what follows is in another protocol
         except httptools.HttpParserError as error:
             # What follows a whole answer changes nothing of it.
+            self.overrun = self.is_whole
             if not self.is_whole:
                 why = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
                 self._break(HttpProcessingError(code=400, message=str(why)))
@@ -242,6 +246,9 @@ class ProviderAnswer:
         self._break(aiohttp.SocketTimeoutError("nothing more of the answer came"))
 
     # What the parser calls
+
+    def on_message_begin(self) -> None:
+        self.overrun = self.is_whole
 
     def on_status(self, phrase: bytes) -> None:
         self.reason += phrase
@@ -303,6 +310,7 @@ class ProviderAnswer:
     def _end(self, *, keep: bool) -> None:
         line, self._line, self._parser = self._line, None, None
         self.is_whole = True
+        self._pieces = self._pieces[:]  # where the parser goes on, it is with something else
         if line is not None:
             line.done(keep=keep)
 

@@ -145,6 +145,8 @@ class Wire(asyncio.Protocol):
             return
         self._heard = self._loop.time()
         answer.feed(data)
+        if answer.overrun:
+            self.spent = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.spent = True

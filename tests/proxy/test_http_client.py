@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import aiohttp
 import pytest
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from cellmeter_proxy.http_answer import ProviderAnswer
@@ -243,3 +244,54 @@ async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -
             assert wire.is_spent()
             wire.close()
             assert wire.is_spent()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: a\r\n" % number for number in range(300)) + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 2_000_000,
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ],
+)
+async def test_a_head_without_measure_or_meaning_is_no_answer(head: bytes) -> None:
+    async with LiteralProvider([head]) as provider:
+        with pytest.raises(HttpProcessingError):
+            await ask(provider.url)
+
+
+async def test_headers_are_given_as_they_came_and_trailers_are_none_of_them() -> None:
+    head = b"HTTP/1.1 200 Fine \xff\r\nX-a:  1 \r\nx-A: \xff\r\nEmpty:\r\nTransfer-Encoding: chunked\r\n\r\n"
+    script = [head + chunk(b"a") + b"0\r\nx-trailer: 1\r\n\r\n"]
+    async with (
+        LiteralProvider(script) as provider,
+        client_of(provider.url) as client,
+        await client.request("GET", "/", b"", b"") as answer,
+    ):
+        assert answer.reason == b"Fine \xff"
+        named = [(b"X-a", b"1"), (b"x-A", b"\xff"), (b"Empty", b""), (b"Transfer-Encoding", b"chunked")]
+        assert answer.raw_headers == named
+        assert answer.headers.getall("x-a") == ["1", "\udcff"]
+        assert answer.take_all() == b"a"
+
+
+async def test_a_provider_is_held_back_while_nobody_reads() -> None:
+    size, sent = 30_000_000, asyncio.Event()
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        await writer.drain()
+        sent.set()
+        writer.close()
+
+    async with asyncio.timeout(10), await asyncio.start_server(flood, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with (
+            client_of(f"http://{host}:{port}/v1") as client,
+            await client.request("GET", "/", b"", b"") as answer,
+        ):
+            await asyncio.sleep(0.2)
+            assert not sent.is_set()
+            assert sum([len(piece) async for piece in answer.chunks()]) == size

@@ -1,0 +1,72 @@
+"""Connections of clients: requests one after another, whatever is sent ahead."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from cellmeter_proxy.log import Log
+from cellmeter_proxy.record import Call
+from cellmeter_proxy.server import Running
+from cellmeter_proxy.testing import LiteralClient, LiteralProvider, Step, json_answer
+
+Recorder = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+def request(body: bytes) -> bytes:
+    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: p\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def statuses(path: Path) -> list[int | None]:
+    with Log.read(path) as log:
+        return [call.status for call in log.rows(Call)]
+
+
+async def test_requests_that_are_sent_ahead_are_answered_in_their_order(recorder: Recorder, log_path: Path) -> None:
+    answers = [[json_answer(b'{"n":%d}' % number)] for number in range(3)]
+    async with LiteralProvider(*answers) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.send(b"".join(request(b'{"n":%d}' % number) for number in range(3)))
+        for number in range(3):
+            assert (await client.until(b"}")).endswith(b'\r\n\r\n{"n":%d}' % number)
+        await client.close()
+    assert [sent.rpartition(b"\r\n\r\n")[2] for sent in provider.received] == [b'{"n":0}', b'{"n":1}', b'{"n":2}']
+    assert statuses(log_path) == [200] * 3
+
+
+async def test_what_is_no_http_costs_only_itself(recorder: Recorder, log_path: Path) -> None:
+    async with LiteralProvider([json_answer(b"{}")]) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.send(request(b"{}") + b"no http at all\r\n\r\n")
+        data, _ = await client.rest()
+    first, second = data.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"200 OK\r\n")
+    assert second.startswith(b"400 Bad Request\r\n")
+    assert b"no http" not in second
+    assert sorted(filter(None, statuses(log_path))) == [200, 400]
+
+
+async def test_a_megabyte_sent_ahead_waits_for_its_turn(recorder: Recorder, log_path: Path) -> None:
+    large = b'{"text":"%b"}' % (b"x" * 1_000_000)
+    async with LiteralProvider([json_answer(b"{}")], [json_answer(b"{}")]) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.send(request(b"{}") + request(large))
+        assert (await client.until(b"{}")).startswith(b"HTTP/1.1 200 ")
+        assert (await client.until(b"{}")).startswith(b"HTTP/1.1 200 ")
+        await client.close()
+    assert statuses(log_path) == [200] * 2
+
+
+@pytest.mark.parametrize("more", [b"and more", b"HTTP/1.1 200 OK\r\n", json_answer(b'{"n":9}')])
+async def test_what_follows_a_whole_answer_is_no_part_of_it_nor_of_the_next(
+    recorder: Recorder, log_path: Path, more: bytes
+) -> None:
+    spoilt: list[Step] = [json_answer(b'{"n":1}') + more]
+    async with LiteralProvider(spoilt, [json_answer(b'{"n":2}')]) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        for number in (1, 2):
+            await client.send(request(b"{}"))
+            assert (await client.until(b"}")).endswith(b'\r\n\r\n{"n":%d}' % number)
+        await client.close()
+    assert statuses(log_path) == [200] * 2
