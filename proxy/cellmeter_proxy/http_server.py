@@ -6,13 +6,13 @@ waits.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpRequestParser
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from cellmeter_proxy.headers import HEADER_LIMIT
@@ -122,9 +122,10 @@ class Connection(BaseProtocol):
             if len(self._ahead) > _AHEAD_BYTES and not self._buffer_paused:
                 self._pause_reading_for_buffer()
             return
-        parser = self._parser
+        parser: Any = self._parser  # that of C, whose types aiohttp does not tell
         if parser is None:
             return
+        messages: Sequence[tuple[RawRequestMessage, StreamReader]]
         try:
             messages, is_upgrade, _ = parser.feed_data(data)
         except HttpProcessingError as error:
