@@ -148,7 +148,8 @@ def test_a_stream_read_in_runs_is_kept_and_masked_as_it_is_frame_by_frame(
     parsed, plain = read_frames(body, dialect), read_frames(body, "unknown")
     assert parsed.raw() == plain.raw() == split(body)
     assert redact_frames(parsed, dialect, REDACTOR) == redact_frames(plain, dialect, REDACTOR)
-    assert set(long_words(body)) <= set(long_words(parsed.brief))
+    # What stands before a number that is no string is none of its text: keys that begin there are looked for above.
+    assert set(long_words(body, before=0)) <= set(long_words(parsed.brief, before=0))
     split_up = split_marked(parsed.marked, parsed.repeated) if parsed.repeated else None
     if split_up is not None:
         assert join(Cursor(split_up.table + split_up.texts)) == body
