@@ -93,10 +93,7 @@ class Upload:
         return b"".join(self.chunks)
 
     async def receive(self, request: Request, silence_s: float) -> None:
-        """Read the whole body, or as much of it as comes.
-
-        aiohttp does not tell the reader of a body that went on with something that is no HTTP: silence does.
-        """
+        """Read the whole body, or as much of it as comes."""
         try:
             if request.content.is_eof():
                 self.chunks.append(request.content.read_nowait())

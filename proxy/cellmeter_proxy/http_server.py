@@ -18,7 +18,7 @@ from aiohttp.streams import StreamReader
 from cellmeter_proxy.headers import HEADER_LIMIT
 from cellmeter_proxy.http_message import Reply, Request, Response
 
-Handler = Callable[["Request"], Awaitable["Response"]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 _READ_BYTES: Final = 64 * 1024
 _AHEAD_BYTES: Final = 256 * 1024
@@ -26,8 +26,6 @@ _ROWS_S: Final = 15.0
 """Longer than a commit takes, also one that another process holds up (the log's busy timeout is 10 s)."""
 _KEEP_IDLE_S: Final = 3630.0
 """Longer than proxies and clients keep theirs, so that they need not find one closed under a request."""
-_BODILESS: Final = frozenset({204, 304})
-_LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class Server:
