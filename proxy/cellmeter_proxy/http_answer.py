@@ -275,8 +275,9 @@ class ProviderAnswer:
         ]
         self.headers = CIMultiDictProxy(CIMultiDict(headers))
         if "transfer-encoding" in self.headers:
-            chunked = self.headers["transfer-encoding"].lower().endswith("chunked")
-            self._needs_end = _UNCHUNKED if chunked else None
+            # What was applied last tells where the body ends, in whichever line it stands (RFC 9112 §6.3).
+            last = ",".join(self.headers.getall("transfer-encoding")).rpartition(",")[2]
+            self._needs_end = _UNCHUNKED if last.strip().lower() == "chunked" else None
         elif "content-length" in self.headers:
             self._needs_end = _SHORT
         self.head.set_result(None)

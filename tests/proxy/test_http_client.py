@@ -186,6 +186,14 @@ async def test_an_answer_that_breaks_off_is_an_error() -> None:
             await ask(provider.url)
 
 
+@pytest.mark.parametrize("lines", [b"gzip, chunked", b"gzip\r\nTransfer-Encoding: Chunked ", b"gzip ,\tchunked"])
+async def test_a_break_is_an_error_however_the_coding_of_the_transfer_is_written(lines: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + lines + b"\r\n\r\n"
+    async with LiteralProvider([head, chunk(b"a"), close]) as provider:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await ask(provider.url)
+
+
 async def test_a_plain_provider_behind_a_proxy_is_named_to_it_whole() -> None:
     async with LiteralProvider([json_answer(b"{}")]) as network:
         proxy = network.url.removesuffix("/v1")
