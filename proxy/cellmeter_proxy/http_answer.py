@@ -25,6 +25,7 @@ _MAX_HEAD: Final = 1024 * 1024
 _MAX_WAITING: Final = 128 * 1024
 _SWITCHING: Final = 101
 _UNCHUNKED: Final = "Not enough data to satisfy transfer length header."
+_NUL: Final = "a header of the answer holds a NUL"
 _TOO_LONG: Final = "the head of the answer is too long"
 _SHORT: Final = "Not enough data to satisfy content length header."
 
@@ -258,6 +259,8 @@ class ProviderAnswer:
             return
         if len(name) + len(value) > HEADER_LIMIT or len(self.raw_headers) >= _MAX_HEADERS:
             raise ValueError(_TOO_LONG)
+        if b"\0" in value:  # RFC 9110 §5.5; the parser lets it pass
+            raise ValueError(_NUL)
         self.raw_headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
