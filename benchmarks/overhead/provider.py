@@ -14,14 +14,16 @@ from typing import cast
 FRAMES = 67
 PACE_S = 0.020
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+MARK = b"000000000000"
 JSON_BODY = (
-    b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,"message":'
-    b'{"role":"assistant","content":"' + b"benchmark " * 105 + b'"},"finish_reason":"stop"}],'
+    b'{"id":"chatcmpl-' + MARK + b'","object":"chat.completion","created":1,"model":"bench","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"' + b"benchmark " * 105 + b'"},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":1400,"completion_tokens":210,"total_tokens":1610}}'
 )
 JSON_ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(JSON_BODY) + JSON_BODY
-)
+).partition(MARK)
+FINISH = b'data: {"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1400,"completion_tokens":66,"total_tokens":1466}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
@@ -46,6 +48,7 @@ class Provider(asyncio.Protocol):
         self._mode = mode
         self._buffer = bytearray()
         self._need = 0
+        self._given = time.time_ns() % 1_000_000 * 1_000
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,10 +82,13 @@ class Provider(asyncio.Protocol):
     def _answer(self) -> None:
         assert self._transport is not None
         if self._mode == "json":
-            self._transport.write(JSON_ANSWER)
+            # No two answers of a provider are alike, and a recorder stores what is alike only once.
+            self._given += 1
+            before, _, after = JSON_ANSWER
+            self._transport.write(b"%b%012d%b" % (before, self._given, after))
         elif self._mode == "burst":
             frames = b"".join(chunk(frame(n)) for n in range(FRAMES))
-            self._transport.write(HEAD + frames + chunk(USAGE) + chunk(DONE) + b"0\r\n\r\n")
+            self._transport.write(HEAD + frames + chunk(FINISH) + chunk(USAGE) + chunk(DONE) + b"0\r\n\r\n")
         else:
             self._transport.write(HEAD)
             self._next(0)
@@ -91,7 +97,7 @@ class Provider(asyncio.Protocol):
         if self._transport is None:
             return
         if number == FRAMES:
-            self._transport.write(chunk(USAGE) + chunk(DONE) + b"0\r\n\r\n")
+            self._transport.write(chunk(FINISH) + chunk(USAGE) + chunk(DONE) + b"0\r\n\r\n")
             return
         self._transport.write(chunk(frame(number)))
         asyncio.get_running_loop().call_later(PACE_S, self._next, number + 1)
