@@ -259,16 +259,22 @@ class Coordinator:
     # Counts
 
     async def _scrape(self) -> list[Family]:
-        await asyncio.gather(*(self._count(member) for member in self._members))
+        await asyncio.gather(*(self.hear_from(member, _SCRAPE_S) for member in self._members))
         return together([self._past, *(member.counts for member in self._members)])
 
-    async def _count(self, member: Member) -> None:
-        """Ask a worker for its counts; one that does not reply counts as it did."""
+    async def hear_from(self, member: Member, bound_s: float) -> bool:
+        """Ask a worker for its counts; False where it neither replies within the bound nor is gone.
+
+        One that does not reply counts as it did.
+        """
         try:
-            async with asyncio.timeout(_SCRAPE_S):
+            async with asyncio.timeout(bound_s):
                 member.counts = (await member.link.ask(Scrape(), Counts)).families
-        except (TimeoutError, LinkLostError):
-            return
+        except TimeoutError:
+            return False
+        except LinkLostError:
+            return True
+        return True
 
 
 async def _or(otherwise: _M, link: Link, message: Message, *types: type[_M]) -> _M:

@@ -1,7 +1,7 @@
 """``cellmeter proxy --workers N``: several processes on one port and one log.
 
-This process binds the port for all (``listening``), starts the workers, replaces those that die, marks what they left
-open, and keeps what they share (``coordinator``).
+This process binds the port for all (``listening``), starts the workers, replaces those that die or hang, marks what
+they left open, and keeps what they share (``coordinator``).
 
 Invariant: no worker outlives this process, and none is left behind when it stops.
 """
@@ -31,6 +31,8 @@ from cellmeter_proxy.turn import Turn
 from cellmeter_proxy.worker import encode_config
 from cellmeter_proxy.writer import LogUnwritableError, LogWriter
 
+HUNG_S: Final = 60.0
+"""Longer than a disk that is busy keeps a worker from its other calls."""
 _AT_ONCE_S: Final = 0.5
 _MOST_AT_ONCE: Final = 5
 _PAUSE_S: Final = 0.1
@@ -53,8 +55,13 @@ class Supervised:
 
 
 @asynccontextmanager
-async def supervise(config: ProxyConfig, count: int) -> AsyncIterator[Supervised]:
+async def supervise(config: ProxyConfig, count: int, *, hung_s: float = HUNG_S) -> AsyncIterator[Supervised]:
     """Run a proxy of so many processes for as long as the context lasts.
+
+    Args:
+        config: of each of them.
+        count: how many there are.
+        hung_s: a worker that has done nothing for so long is killed, and replaced.
 
     Raises:
         CellmeterError: as ``server.serve`` does; or the workers do not start.
@@ -69,7 +76,7 @@ async def supervise(config: ProxyConfig, count: int) -> AsyncIterator[Supervised
         stack.push_async_callback(accountant.aclose, config.shutdown_s)
         sockets = await bind(config.host, config.port, count)
         coordinator = Coordinator(config.log, Ledger(config.budget), accountant)
-        supervisor = Supervisor(config, sockets, coordinator, writer, turn=turn)
+        supervisor = Supervisor(config, sockets, coordinator, writer, turn=turn, hung_s=hung_s)
         stack.push_async_callback(supervisor.stop)
         await supervisor.start()
         yield Supervised(url_of(sockets[0][0].getsockname()), writer.interrupted, supervisor.failed)
@@ -84,6 +91,7 @@ class Supervisor:
         coordinator: of what they share.
         writer: of the log.
         turn: the file whose lock says who commits.
+        hung_s: a worker that has done nothing for so long is killed.
 
     """
 
@@ -95,6 +103,7 @@ class Supervisor:
         writer: LogWriter,
         *,
         turn: IO[bytes],
+        hung_s: float = HUNG_S,
     ) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._config = config
@@ -102,6 +111,7 @@ class Supervisor:
         self._coordinator = coordinator
         self._writer = writer
         self._turn = turn
+        self._hung_s = hung_s
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -157,6 +167,7 @@ class Supervisor:
         except OSError as error:
             return f"could not be started: {error.strerror}", 0.0
         started = asyncio.create_task(_when(member.ready, ready))
+        watching = asyncio.create_task(self._watch(member, process))
         try:
             await self._coordinator.attend(member)
         except Exception:
@@ -165,10 +176,21 @@ class Supervisor:
             process.kill()
         served_s = time.monotonic() - started.result() if started.done() else 0.0
         started.cancel()
+        watching.cancel()
         await member.link.aclose()
         status = await asyncio.to_thread(_reap, process, self._config.shutdown_s + _LAST_ROWS_S)
         self._processes.discard(process)
         return f"{_ending(status)}{await self._settle(member)}", served_s
+
+    async def _watch(self, member: Member, process: "subprocess.Popen[bytes]") -> None:
+        """Kill a worker that runs, and does nothing any more: it would be dealt connections and answer none."""
+        await member.ready.wait()
+        while await self._coordinator.hear_from(member, self._hung_s):
+            await _within(self._stopping, self._hung_s / 2)
+            if self._stopping.is_set():  # which has a bound of its own
+                return
+        _logger.warning("a worker has not replied for %g s and is killed", self._hung_s)
+        process.kill()
 
     async def _spawn(self, sockets: Sequence[socket.socket]) -> tuple[Member, "subprocess.Popen[bytes]"]:
         ours, theirs = socket.socketpair()

@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.scripted import Fault, RateLimit, Script, ScriptedProvider, Turn
+from cellmeter_proxy.server import ProxyConfig
+from cellmeter_proxy.supervisor import supervise
 
 CELLMETER = [sys.executable, "-m", "cellmeter_harness"]
 WORDS = "one two three four five six seven eight nine ten"
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @dataclass
@@ -30,8 +37,7 @@ class Proxy:
     url: str
 
     def workers(self) -> list[int]:
-        pid = self.process.pid
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children_of(self.process.pid)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Exit code and stderr."""
@@ -70,9 +76,13 @@ def session() -> aiohttp.ClientSession:
 
 
 async def ask(client: aiohttp.ClientSession, proxy: Proxy, number: int, *, stream: bool = False) -> tuple[int, bytes]:
+    return await ask_at(client, proxy.url, number, stream=stream)
+
+
+async def ask_at(client: aiohttp.ClientSession, url: str, number: int, *, stream: bool = False) -> tuple[int, bytes]:
     body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": f"question {number}"}]}
     headers = {"Authorization": "Bearer k"}
-    async with client.post(f"{proxy.url}/chat/completions", json=body, headers=headers) as answer:
+    async with client.post(f"{url}/chat/completions", json=body, headers=headers) as answer:
         return answer.status, await answer.read()
 
 
@@ -114,6 +124,11 @@ def writers(log: Path) -> set[str]:
         return {call.writer for call in opened.rows(Call, "outcome = 'ok'")}
 
 
+def has_open(log: Path, pid: int) -> bool:
+    with Log.read(log) as opened:
+        return any(call.writer.split("/")[1] == str(pid) for call in opened.rows(Call, "state = 'open'"))
+
+
 async def test_calls_are_dealt_out_and_recorded_in_one_log(tmp_path: Path) -> None:
     log = tmp_path / "calls.db"
     async with provider() as upstream, proxy(log, upstream.url, "--workers", "3") as running, session() as client:
@@ -135,7 +150,7 @@ async def test_calls_are_dealt_out_and_recorded_in_one_log(tmp_path: Path) -> No
 async def test_the_death_of_a_worker_under_load_loses_nothing_that_was_completed(tmp_path: Path) -> None:
     log = tmp_path / "calls.db"
     async with (
-        provider(frame_ms=5) as upstream,
+        provider(frame_ms=20) as upstream,
         proxy(log, upstream.url, "--workers", "2", "--durability", "process") as running,
         session() as client,
     ):
@@ -158,7 +173,7 @@ async def test_the_death_of_a_worker_under_load_loses_nothing_that_was_completed
                 completed.add(json.loads(body.split(b"\n", 1)[0].removeprefix(b"data: "))["id"])
 
         asking = [asyncio.create_task(keep_asking(who)) for who in range(16)]
-        await until(lambda: len(writers(log)) == 2)
+        await until(lambda: len(writers(log)) == 2 and has_open(log, first[0]))
         os.kill(first[0], signal.SIGKILL)
         await until(lambda: len(writers(log)) == 3)
         enough.set()
@@ -177,6 +192,35 @@ async def test_the_death_of_a_worker_under_load_loses_nothing_that_was_completed
     assert {call.state for call in calls} == {"closed", "interrupted"}
     interrupted = [call for call in calls if call.state == "interrupted"]
     assert {call.writer.split("/")[1] for call in interrupted} == {str(first[0])}
+    assert findings(log) == []
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "calls.db"
+    before = children_of(os.getpid())
+
+    def others() -> list[int]:
+        return [child for child in children_of(os.getpid()) if child not in before]
+
+    async with provider(frame_ms=20) as upstream, session() as client:
+        config = ProxyConfig(upstream=upstream.url, log=log, port=0, durability="process")
+        async with supervise(config, 2, hung_s=1.0) as proxy:
+            first = others()
+            url = f"{proxy.url}/v1"
+            asking = [asyncio.create_task(ask_at(client, url, number, stream=True)) for number in range(16)]
+            await until(lambda: has_open(log, first[0]))
+            os.kill(first[0], signal.SIGSTOP)
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            await until(lambda: len(others()) == 2 and first[0] not in others())
+            await until(lambda: not has_open(log, first[0]))
+            later = await asyncio.gather(*(ask_at(client, url, 100 + number) for number in range(16)))
+    assert {answer[0] for answer in later} == {200}
+    broken = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert broken
+    assert all(isinstance(answer, aiohttp.ClientError) for answer in broken)
+    interrupted = [call for call in rows(log) if call.state == "interrupted"]
+    assert {call.writer.split("/")[1] for call in interrupted} == {str(first[0])}
+    assert "a worker has not replied for 1 s and is killed" in caplog.text
     assert findings(log) == []
 
 
