@@ -23,6 +23,7 @@ from cellmeter_proxy.accountant import Accountant
 from cellmeter_proxy.budget import Ledger
 from cellmeter_proxy.coordinator import Coordinator, Member
 from cellmeter_proxy.errors import CellmeterError
+from cellmeter_proxy.intact import Files
 from cellmeter_proxy.link import Link
 from cellmeter_proxy.listening import bind, close
 from cellmeter_proxy.log import Log
@@ -37,6 +38,7 @@ _AT_ONCE_S: Final = 0.5
 _MOST_AT_ONCE: Final = 5
 _PAUSE_S: Final = 0.1
 _AGAIN_S: Final = 1.0
+_LOOK_S: Final = 1.0
 _LAST_ROWS_S: Final = 20.0
 """Longer than a worker takes, beyond its bound, to write the rows of what it breaks off."""
 _logger: Final = logging.getLogger("cellmeter")
@@ -114,6 +116,7 @@ class Supervisor:
         self._hung_s = hung_s
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._keepers: list[asyncio.Task[None]] = []
+        self._guard: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
@@ -131,10 +134,13 @@ class Supervisor:
         await asyncio.wait({all_ready})
         if self.failed.done():
             self.failed.result()
+        self._guard = asyncio.create_task(self._guard_files())
 
     async def stop(self) -> None:
         """End the workers: they finish what is under way within the bound, and are killed where they do not end."""
         self._stopping.set()
+        if self._guard is not None:
+            await self._guard
         close(self._sockets)
         self._coordinator.stop()
         if not self._keepers:
@@ -145,6 +151,24 @@ class Supervisor:
         await asyncio.gather(*self._keepers)
         if self.failed.done() and not self.failed.cancelled():
             self.failed.exception()
+
+    async def _guard_files(self) -> None:
+        """Have all workers let go of a log whose ``-wal`` or ``-shm`` was deleted.
+
+        They cannot write it: only a process that has it open alone can have the files made anew (``intact``), and that
+        is this one, before it starts others in their place.
+        """
+        files = Files(self._config.log)
+        while not self._stopping.is_set():
+            moved: list[str] = []
+            with suppress(OSError):  # a directory that cannot be looked into is for those who write to say
+                moved = files.moved()
+            if moved and str(self._config.log) not in moved:
+                _logger.warning("%s was deleted; the workers are ended", " and ".join(moved))
+                for process in self._processes:
+                    process.kill()
+                files = Files(self._config.log)
+            await _within(self._stopping, _LOOK_S)
 
     async def _keep(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> None:
         """Have one worker on its sockets at all times."""

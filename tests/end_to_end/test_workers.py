@@ -224,6 +224,39 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, caplog
     assert findings(log) == []
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+async def test_workers_go_on_by_themselves_after_a_file_beside_the_log_was_deleted(tmp_path: Path, suffix: str) -> None:
+    log = tmp_path / "calls.db"
+    async with provider() as upstream, proxy(log, upstream.url, "--workers", "2") as running, session() as client:
+        before = [await ask(client, running, number) for number in range(8)]
+        (tmp_path / f"calls.db{suffix}").unlink()
+        outcomes: Counter[str] = Counter()
+
+        async def goes_on() -> bool:
+            try:
+                status, _ = await ask(client, running, 100 + outcomes.total())
+            except aiohttp.ClientError:
+                outcomes["broken"] += 1
+                return False
+            outcomes[str(status)] += 1
+            return status == 200
+
+        async with asyncio.timeout(30):
+            while not await goes_on():
+                await asyncio.sleep(0.05)
+        after = [await ask(client, running, 1000 + number) for number in range(8)]
+        code, talk = await running.end()
+    assert code == 130
+    assert talk.count("the workers are ended") == 1
+    answered = {json.loads(body)["id"] for status, body in before + after if status == 200}
+    assert len(answered) == 16
+    assert set(outcomes) <= {"200", "503", "broken"}
+    calls = rows(log)
+    assert answered <= {call.response_id for call in calls if call.outcome == "ok"}
+    assert "open" not in {call.state for call in calls}
+    assert findings(log) == []
+
+
 async def test_sigterm_lets_what_is_under_way_end_on_every_worker(tmp_path: Path) -> None:
     log = tmp_path / "calls.db"
     async with (
