@@ -28,8 +28,8 @@ NOT_JSON: Final = object()
 _quote = json.encoder.encode_basestring
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _DECODER: Final = msgspec.json.Decoder(float_hook=msgspec.Raw)
-_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![0-9.eE])")
-_BEFORE_NUMBERS: Final = b" \t\n\r:,["
+_NEGATIVE_ZERO: Final = re.compile(rb"-0(?<![^ \t\n\r:,[]-0)(?![0-9.eE])")
+"""What stands before it is looked at last: a pattern is found fast by the text that it begins with."""
 _AROUND_ZERO: Final = 2
 """So many bytes on either side of a place tell whether a negative zero reaches over it."""
 _CONTAINERS: Final = frozenset({dict, list})
@@ -90,11 +90,9 @@ def chain_on(forms: Iterable[bytes], links: Sequence[str] = ()) -> list[str]:
 
     """
     chain = list(links)
-    parent = b'"%b"' % chain[-1].encode() if chain else b"null"
     for form in forms:
-        link = "c1:" + digest_of(b'{"message":%b,"parent":%b}' % (form, parent))
-        chain.append(link)
-        parent = b'"%b"' % link.encode()
+        parent = b'"%b"' % chain[-1].encode() if chain else b"null"
+        chain.append("c1:" + digest_of(b'{"message":%b,"parent":%b}' % (form, parent)))
     return chain
 
 
@@ -133,8 +131,7 @@ def has_negative_zero(body: bytes, start: int = 0, end: int | None = None) -> bo
 
     """
     end = len(body) if end is None else end + _AROUND_ZERO
-    found = _NEGATIVE_ZERO.finditer(body, max(start - _AROUND_ZERO, 0), end)
-    return any(body[minus.start() - 1 : minus.start()] in _BEFORE_NUMBERS for minus in found)
+    return _NEGATIVE_ZERO.search(body, max(start - _AROUND_ZERO, 0), end) is not None
 
 
 def _parse(body: bytes, *, negative_zero: bool) -> Any:
@@ -173,7 +170,7 @@ def _depth_within(value: object, limit: int) -> bool:
         level = [
             child
             for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
+            for child in (node.values() if type(node) is dict else node)
             if type(child) in _CONTAINERS
         ]
     return not any(level)

@@ -101,16 +101,8 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
     kept = [printable(attempt, redactor) for attempt in attempts]
     if answer is None:
         return Prepared(printable(call, redactor), [], kept)
-    watcher = answer.watcher
-    row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
-    content = stored(watcher, call.dialect, redactor)
-    row = replace(
-        row,
-        response_bytes=sum(watcher.sizes),
-        response_blob=content.body.digest,
-        timeline_blob=None if content.timeline is None else content.timeline.digest,
-        redactions=(call.redactions or 0) + content.masked,
-    )
+    content = stored(answer.watcher, call.dialect, redactor)
+    row = closing_row(call, answer.head, answer.watcher, content, broken=answer.broken)
     blobs = [content.body] if content.timeline is None else [content.body, content.timeline]
     return Prepared(printable(row, redactor), blobs, kept)
 

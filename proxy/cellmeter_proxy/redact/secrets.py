@@ -105,8 +105,9 @@ class Redactor:
         together = "\n".join(new)
         if not together.isascii() or self.spans(together.encode()):
             return False
-        if len(known) < _MAX_HARMLESS:
-            known.update(text for text in new if len(text) < _SHORT)
+        if len(known) > _MAX_HARMLESS:
+            known.clear()
+        known.update([text for text in new if len(text) < _SHORT])
         return True
 
     def has_none(self, data: Data, brief: Data) -> bool:
@@ -130,14 +131,14 @@ class Redactor:
 
         """
         if known is None:
-            return joined(self._spans(data))
+            return joined(found) if (found := self._spans(data)) else []
         start, end, elsewhere = left(data, known, self._longest)
         found = self._spans(data[start:end])
         return joined([*elsewhere, *((first + start, last + start) for first, last in found)])
 
     def _spans(self, data: Data) -> list[Span]:
         words = b" ".join(long_words(data))
-        if self._in_words(words) is None and not any(map(data.__contains__, self._in_data)):
+        if self._in_words(words) is None and not (self._in_data and any(map(data.__contains__, self._in_data))):
             return []
         spans = (*_given(data, words, self._forms), *_shaped(data, words))
         return [span for span in spans if data[slice(*span)].strip(_MASK)]

@@ -30,6 +30,7 @@ _SWITCHES: Final = {
     "enable_search": "web_search",
 }
 """Members of a request that switch a search on: OpenAI's, xAI's and Qwen's."""
+_SWITCHING: Final = frozenset({*_SWITCHES, "plugins", "mcp_servers"})
 _URL_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
 _FETCHING: Final = frozenset({*_URL_FIELDS, "source"})
 _NESTING: Final = ("content", "output")
@@ -46,9 +47,10 @@ def provider_tools(dialect: Dialect, body: dict[str, Any], messages: list[Any]) 
     """
     if dialect in {"embeddings", "models", "unknown"}:
         return []
-    found = [*_tools(objects(body.get("tools"))), *_switched(body)]
-    for message in messages:
-        found += _fetched(message)
+    found = [*_tools(objects(body.get("tools")))]
+    if not _SWITCHING.isdisjoint(body):
+        found += _switched(body)
+    _fetched(messages, found)
     return list(dict.fromkeys(found))
 
 
@@ -81,17 +83,18 @@ def _mcp(where: object) -> str:
     return f"mcp:{_address(text(where) or 'unnamed')}"
 
 
-def _fetched(message: object) -> list[str]:
-    """The remote addresses in a message's parts, also in the parts of a tool's result."""
-    found: list[str] = []
-    for part in [message] if isinstance(message, dict) else objects(message):
-        if not _FETCHING.isdisjoint(part):
-            found += _named(part)
-        for name in _NESTING:
-            nested = part.get(name)
-            if isinstance(nested, list):
-                found += _fetched(nested)
-    return found
+def _fetched(parts: list[Any], found: list[str]) -> None:
+    """Add the remote addresses in messages and their parts, also in the parts of a tool's result."""
+    for part in parts:
+        if isinstance(part, list):
+            _fetched(part, found)
+        elif isinstance(part, dict):
+            if not _FETCHING.isdisjoint(part):
+                found += _named(part)
+            for name in _NESTING:
+                nested = part.get(name)
+                if isinstance(nested, list):
+                    _fetched(nested, found)
 
 
 def _named(part: dict[str, Any]) -> Iterator[str]:
