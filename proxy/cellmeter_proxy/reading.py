@@ -57,7 +57,7 @@ def read(call: Call, body: bytes, redactor: Redactor, resent: Resent | None = No
         return _read_on(call, body, redactor, resent)
     request = canonical.parse(body)
     messages = history_of(call.dialect, request)
-    facts = request_facts(call.dialect, call.endpoint, request, _chain(messages))
+    facts = request_facts(call.dialect, call.endpoint, request, messages, _chain(messages))
     return Reading(facts, canonical.hash_of(request), digest_of(body), redactor.spans(body))
 
 
@@ -82,7 +82,7 @@ def _read_on(call: Call, body: bytes, redactor: Redactor, resent: Resent) -> Rea
         chain = history.chain
     if request is not canonical.NOT_JSON and not negative_zero:
         resent.keep(call.session, Sent(body, spans, redactor, states, history), like)
-    facts = request_facts(call.dialect, call.endpoint, request, chain)
+    facts = request_facts(call.dialect, call.endpoint, request, messages, chain)
     return Reading(facts, request_hash, _digest(states), spans, states)
 
 

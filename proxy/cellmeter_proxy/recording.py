@@ -110,7 +110,7 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
     texts = _TEXTS[type(record)](record)
-    if redactor.are_harmless(filter(None, texts)):
+    if redactor.are_harmless(texts):
         return record
     given = {name: text for name, text in zip(_FOREIGN[type(record)], texts, strict=True) if text is not None}
     return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})

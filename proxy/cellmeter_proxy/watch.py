@@ -4,7 +4,6 @@ Invariant: the bytes that complete an answer are withheld until the caller has c
 row and takes them with ``take_held``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -15,7 +14,7 @@ from cellmeter_proxy.wire import AnswerFacts, StreamWatcher, read_answer
 from cellmeter_proxy.wire.frames import Frames
 from cellmeter_proxy.wire.stream import UNREADABLE_TAIL
 
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_MOST_DIGITS: Final = 18
 _STREAM_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -241,4 +240,4 @@ def _unary(dialect: Dialect, headers: Mapping[str, str]) -> Watcher:
 def content_length(headers: Mapping[str, str]) -> int | None:
     """The announced length of a body, or None where there is none or it is no number."""
     length = headers.get("content-length", "")
-    return int(length) if _LENGTH.fullmatch(length) else None
+    return int(length) if length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS else None

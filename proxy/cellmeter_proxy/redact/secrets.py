@@ -8,7 +8,7 @@ import base64
 import hmac
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -78,7 +78,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = {form for secret in secrets if len(secret) >= MIN_SECRET for form in _forms(secret)}
-        self._harmless: set[str] = set()
+        self._harmless: set[str | None] = {None}
         long_enough = [form for form in forms if len(form) >= MIN_SECRET]
         self._forms = [_Form(form, max(long_words(form, before=0), key=len, default=b"")) for form in long_enough]
         self._longest = max(map(len, long_enough), default=0)
@@ -96,17 +96,17 @@ class Redactor:
         masked, found = self.bytes(text.encode("utf-8", "surrogatepass"))
         return masked.decode("utf-8", "surrogatepass"), found
 
-    def are_harmless(self, texts: Iterable[str]) -> bool:
+    def are_harmless(self, texts: Sequence[str | None]) -> bool:
         """Whether short texts are ASCII without a secret. Those that come again and again are looked through once."""
         known = self._harmless
-        new = [text for text in texts if text not in known]
-        if not new:
+        if known.issuperset(texts):
             return True
+        new = [text for text in texts if text is not None and text not in known]
         together = "\n".join(new)
         if not together.isascii() or self.spans(together.encode()):
             return False
         if len(known) > _MAX_HARMLESS:
-            known.clear()
+            known = self._harmless = {None}
         known.update([text for text in new if len(text) < _SHORT])
         return True
 

@@ -36,8 +36,9 @@ def read_request(dialect: Dialect, endpoint: str, body: bytes) -> RequestFacts:
 
     """
     request = canonical.parse(body)
-    chain = canonical.prefix_chain(map(plain_message, history_of(dialect, request) or []))
-    return request_facts(dialect, endpoint, request, chain)
+    history = history_of(dialect, request)
+    chain = canonical.prefix_chain(map(plain_message, history or []))
+    return request_facts(dialect, endpoint, request, history, chain)
 
 
 def history_of(dialect: Dialect, request: object) -> list[Any] | None:
@@ -46,19 +47,21 @@ def history_of(dialect: Dialect, request: object) -> list[Any] | None:
     return read(request) if read is not None and isinstance(request, dict) else None
 
 
-def request_facts(dialect: Dialect, endpoint: str, request: object, chain: list[str]) -> RequestFacts:
+def request_facts(
+    dialect: Dialect, endpoint: str, request: object, history: list[Any] | None, chain: list[str]
+) -> RequestFacts:
     """What a request says, for whoever has parsed its body and hashed its history already.
 
     Args:
         dialect: see ``dialect_of``.
         endpoint: the path as the agent sent it.
         request: as ``canonical.parse`` returned it.
-        chain: over its history (see ``history_of``), each message as ``history.plain_message`` has it.
+        history: of it, see ``history_of``.
+        chain: over its history, each message as ``history.plain_message`` has it.
 
     """
     if not isinstance(request, dict):
         return RequestFacts(dialect=dialect, endpoint=endpoint)
-    history = history_of(dialect, request)
     return RequestFacts(
         dialect=dialect,
         endpoint=endpoint,

@@ -24,19 +24,23 @@ def openai_usage(value: object) -> Reported | None:
     """
     fields = as_object(value)
     prompt = _first(fields, "prompt_tokens", "input_tokens")
-    completion = _completion(fields, prompt)
+    completion = _first(fields, "completion_tokens", "output_tokens")
     if prompt is None and completion is None:
         return None
-    inside = as_object(fields.get("prompt_tokens_details")) or as_object(fields.get("input_tokens_details"))
-    cached = _first(inside, "cached_tokens")
+    taken = as_object(fields.get("prompt_tokens_details")) or as_object(fields.get("input_tokens_details"))
+    made = as_object(fields.get("completion_tokens_details")) or as_object(fields.get("output_tokens_details"))
+    cached = _first(taken, "cached_tokens")
     if cached is None:
         cached = _first(fields, "prompt_cache_hit_tokens", "cached_tokens")
+    reasoning = _first(made, "reasoning_tokens")
+    if reasoning is None:
+        reasoning = _first(fields, "reasoning_tokens")
     usage = Usage(
         prompt_tokens=prompt,
         cache_read_tokens=cached,
-        cache_write_tokens=_first(inside, "cache_write_tokens"),
-        completion_tokens=completion,
-        reasoning_tokens=_reasoning(fields),
+        cache_write_tokens=_first(taken, "cache_write_tokens"),
+        completion_tokens=_all_output(completion, prompt, reasoning, _first(fields, "total_tokens")),
+        reasoning_tokens=reasoning,
     )
     return Reported(usage, amount(fields.get("cost")))
 
@@ -81,28 +85,21 @@ def source_of(
     return "provider" if both and final else "partial"
 
 
-def _completion(fields: dict[str, Any], prompt: int | None) -> int | None:
+def _all_output(completion: int | None, prompt: int | None, reasoning: int | None, total: int | None) -> int | None:
     """All output, reasoning included.
 
     xAI and Gemini's compatible endpoint leave reasoning out of ``completion_tokens`` but not out of ``total_tokens``
     (https://docs.x.ai/docs/key-information/consumption-and-rate-limits): there the total less the input is the output.
     """
-    completion = _first(fields, "completion_tokens", "output_tokens")
-    total = _first(fields, "total_tokens")
     if completion is None or prompt is None or total is None:
         return completion
     apart = total - prompt - completion
-    return completion + apart if apart > 0 and _reasoning(fields) in {None, apart} else completion
-
-
-def _reasoning(fields: dict[str, Any]) -> int | None:
-    inside = as_object(fields.get("completion_tokens_details")) or as_object(fields.get("output_tokens_details"))
-    reasoning = _first(inside, "reasoning_tokens")
-    return _first(fields, "reasoning_tokens") if reasoning is None else reasoning
+    return completion + apart if apart > 0 and reasoning in {None, apart} else completion
 
 
 def _first(fields: dict[str, Any], *names: str) -> int | None:
-    for name in names:
-        if name in fields and (found := count(fields[name])) is not None:
-            return found
+    if fields:
+        for name in names:
+            if name in fields and (found := count(fields[name])) is not None:
+                return found
     return None
