@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-_MAX_COUNT: Final = 2**63 - 1
+MAX_COUNT: Final = 2**63 - 1
+"""What the log can store."""
 _MAX_DIGITS: Final = 19
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 
@@ -84,12 +85,12 @@ def text(value: object) -> str | None:
 def count(value: object) -> int | None:
     """A count: an integer from 0 to 2^63-1, which is what the log can store."""
     if type(value) is int:
-        return value if 0 <= value <= _MAX_COUNT else None
+        return value if 0 <= value <= MAX_COUNT else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
-    return value if 0 <= value <= _MAX_COUNT else None
+    return value if 0 <= value <= MAX_COUNT else None
 
 
 def amount(value: object) -> float | None:
