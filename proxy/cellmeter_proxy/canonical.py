@@ -107,10 +107,30 @@ def parse(body: bytes, *, negative_zero: bool | None = None) -> Any:
         negative_zero: what ``has_negative_zero`` says of it, for whoever has asked already.
 
     """
+    value = parse_deep(body, negative_zero=negative_zero)
+    return value if is_shallow(value) else NOT_JSON
+
+
+def parse_deep(body: bytes, *, negative_zero: bool | None = None) -> Any:
+    """The same, but however deep it is nested, for whoever asks ``is_shallow`` of what he does not know yet."""
     if len(body) > MAX_ELEMENTS and (len(body) > MAX_BYTES or body.count(b",") > MAX_ELEMENTS):
         return NOT_JSON
-    value = _parse(body, negative_zero=has_negative_zero(body) if negative_zero is None else negative_zero)
-    return value if _depth_within(value, MAX_DEPTH) else NOT_JSON
+    return _parse(body, negative_zero=has_negative_zero(body) if negative_zero is None else negative_zero)
+
+
+def is_shallow(value: object) -> bool:
+    """Whether a value is nested no deeper than ``MAX_DEPTH``."""
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
+    for _ in range(MAX_DEPTH - 1):
+        if not level:
+            return True
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) in _CONTAINERS
+        ]
+    return not any(level)
 
 
 def dump(value: object) -> bytes:
@@ -160,20 +180,6 @@ def _literal(text: str) -> msgspec.Raw:
 
 def _refuse(text: str) -> NoReturn:
     raise ValueError(text)
-
-
-def _depth_within(value: object, limit: int) -> bool:
-    level: list[Any] = [value] if type(value) in _CONTAINERS else []
-    for _ in range(limit - 1):
-        if not level:
-            return True
-        level = [
-            child
-            for node in level
-            for child in (node.values() if type(node) is dict else node)
-            if type(child) in _CONTAINERS
-        ]
-    return not any(level)
 
 
 def _dump_surrogates(value: object) -> str:

@@ -3,7 +3,7 @@
 A tool is taken for the provider's unless it is known that the agent runs it: an unknown one is named, not missed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -36,13 +36,13 @@ _FETCHING: Final = frozenset({*_URL_FIELDS, "source"})
 _NESTING: Final = ("content", "output")
 
 
-def provider_tools(dialect: Dialect, body: dict[str, Any], messages: list[Any]) -> list[str]:
+def provider_tools(dialect: Dialect, body: dict[str, Any], fetched: Iterable[str]) -> list[str]:
     """Each thing once, in order of appearance; URLs without user, query and fragment.
 
     Args:
         dialect: which API the request is for.
         body: the request.
-        messages: its messages or input items.
+        fetched: what ``fetched`` found in its messages or input items.
 
     """
     if dialect in {"embeddings", "models", "unknown"}:
@@ -50,8 +50,14 @@ def provider_tools(dialect: Dialect, body: dict[str, Any], messages: list[Any]) 
     found = [*_tools(objects(body.get("tools")))]
     if not _SWITCHING.isdisjoint(body):
         found += _switched(body)
-    _fetched(messages, found)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *fetched]))
+
+
+def fetched(message: object) -> list[str]:
+    """The remote addresses in a message, or in an array of them, also in the parts of a tool's result."""
+    found: list[str] = []
+    _gather([message], found)
+    return found
 
 
 def _tools(tools: list[dict[str, Any]]) -> Iterator[str]:
@@ -83,18 +89,17 @@ def _mcp(where: object) -> str:
     return f"mcp:{_address(text(where) or 'unnamed')}"
 
 
-def _fetched(parts: list[Any], found: list[str]) -> None:
-    """Add the remote addresses in messages and their parts, also in the parts of a tool's result."""
+def _gather(parts: list[Any], found: list[str]) -> None:
     for part in parts:
         if isinstance(part, list):
-            _fetched(part, found)
+            _gather(part, found)
         elif isinstance(part, dict):
             if not _FETCHING.isdisjoint(part):
                 found += _named(part)
             for name in _NESTING:
                 nested = part.get(name)
                 if isinstance(nested, list):
-                    _fetched(nested, found)
+                    _gather(nested, found)
 
 
 def _named(part: dict[str, Any]) -> Iterator[str]:
