@@ -98,11 +98,12 @@ class UnaryWatcher:
     what a piece says: the last 64 KiB are withheld.
     """
 
-    ttft_ms: Final = None
+    ttft_ms: None = None
     """Tokens do not arrive one by one."""
-    max_gap_ms: Final = None
-    frames: Final = None
-    parsed: Final = None
+    max_gap_ms: None = None
+    frames: None = None
+    parsed: None = None
+    """There are no frames."""
 
     def __init__(self, dialect: Dialect, *, length: int | None, encoding: str | None) -> None:
         self.terminal = False

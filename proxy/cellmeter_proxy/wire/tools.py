@@ -91,15 +91,15 @@ def _mcp(where: object) -> str:
 
 def _gather(parts: list[Any], found: list[str]) -> None:
     for part in parts:
-        if isinstance(part, list):
-            _gather(part, found)
-        elif isinstance(part, dict):
+        if isinstance(part, dict):
             if not _FETCHING.isdisjoint(part):
                 found += _named(part)
             for name in _NESTING:
                 nested = part.get(name)
                 if isinstance(nested, list):
                     _gather(nested, found)
+        elif isinstance(part, list):
+            _gather(part, found)
 
 
 def _named(part: dict[str, Any]) -> Iterator[str]:
