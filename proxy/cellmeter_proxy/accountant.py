@@ -178,7 +178,7 @@ class Accountant:
 
 def needs_numbers(call: Call, rates: Rates | None) -> bool:
     """Whether there is anything to be worked out about a closed call that its row does not say already."""
-    return is_unmetered(call) or (call.usage_source == "provider" and not _is_settled(call, rates))
+    return not _is_settled(call, rates) if call.usage_source == "provider" else is_unmetered(call)
 
 
 def _is_settled(call: Call, rates: Rates | None) -> bool:

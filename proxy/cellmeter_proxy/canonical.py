@@ -28,8 +28,8 @@ NOT_JSON: Final = object()
 _quote = json.encoder.encode_basestring
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 _DECODER: Final = msgspec.json.Decoder(float_hook=msgspec.Raw)
-_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![0-9.eE])")
-_BEFORE_NUMBERS: Final = b" \t\n\r:,["
+_NEGATIVE_ZERO: Final = re.compile(rb"-0(?<![^ \t\n\r:,[]-0)(?![0-9.eE])")
+"""What stands before it is looked at last: a pattern is found fast by the text that it begins with."""
 _AROUND_ZERO: Final = 2
 """So many bytes on either side of a place tell whether a negative zero reaches over it."""
 _CONTAINERS: Final = frozenset({dict, list})
@@ -90,11 +90,9 @@ def chain_on(forms: Iterable[bytes], links: Sequence[str] = ()) -> list[str]:
 
     """
     chain = list(links)
-    parent = b'"%b"' % chain[-1].encode() if chain else b"null"
     for form in forms:
-        link = "c1:" + digest_of(b'{"message":%b,"parent":%b}' % (form, parent))
-        chain.append(link)
-        parent = b'"%b"' % link.encode()
+        parent = b'"%b"' % chain[-1].encode() if chain else b"null"
+        chain.append("c1:" + digest_of(b'{"message":%b,"parent":%b}' % (form, parent)))
     return chain
 
 
@@ -109,10 +107,30 @@ def parse(body: bytes, *, negative_zero: bool | None = None) -> Any:
         negative_zero: what ``has_negative_zero`` says of it, for whoever has asked already.
 
     """
+    value = parse_deep(body, negative_zero=negative_zero)
+    return value if is_shallow(value) else NOT_JSON
+
+
+def parse_deep(body: bytes, *, negative_zero: bool | None = None) -> Any:
+    """The same, but however deep it is nested, for whoever asks ``is_shallow`` of what he does not know yet."""
     if len(body) > MAX_ELEMENTS and (len(body) > MAX_BYTES or body.count(b",") > MAX_ELEMENTS):
         return NOT_JSON
-    value = _parse(body, negative_zero=has_negative_zero(body) if negative_zero is None else negative_zero)
-    return value if _depth_within(value, MAX_DEPTH) else NOT_JSON
+    return _parse(body, negative_zero=has_negative_zero(body) if negative_zero is None else negative_zero)
+
+
+def is_shallow(value: object) -> bool:
+    """Whether a value is nested no deeper than ``MAX_DEPTH``."""
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
+    for _ in range(MAX_DEPTH - 1):
+        if not level:
+            return True
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) in _CONTAINERS
+        ]
+    return not any(level)
 
 
 def dump(value: object) -> bytes:
@@ -133,8 +151,7 @@ def has_negative_zero(body: bytes, start: int = 0, end: int | None = None) -> bo
 
     """
     end = len(body) if end is None else end + _AROUND_ZERO
-    found = _NEGATIVE_ZERO.finditer(body, max(start - _AROUND_ZERO, 0), end)
-    return any(body[minus.start() - 1 : minus.start()] in _BEFORE_NUMBERS for minus in found)
+    return _NEGATIVE_ZERO.search(body, max(start - _AROUND_ZERO, 0), end) is not None
 
 
 def _parse(body: bytes, *, negative_zero: bool) -> Any:
@@ -163,20 +180,6 @@ def _literal(text: str) -> msgspec.Raw:
 
 def _refuse(text: str) -> NoReturn:
     raise ValueError(text)
-
-
-def _depth_within(value: object, limit: int) -> bool:
-    level: list[Any] = [value] if type(value) in _CONTAINERS else []
-    for _ in range(limit - 1):
-        if not level:
-            return True
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if type(child) in _CONTAINERS
-        ]
-    return not any(level)
 
 
 def _dump_surrogates(value: object) -> str:

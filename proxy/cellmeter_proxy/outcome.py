@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from yarl import URL
 
 from cellmeter_proxy.record import Call, Dialect, Outcome, Usage
+from cellmeter_proxy.stored import Stored
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import AnswerFacts
 
@@ -82,24 +83,24 @@ def broke_off(error: Exception, limits: Limits) -> Broken:
     return Broken("stream_error", _short(f"the provider broke off its answer: {_words(error)}"))
 
 
-def closing_row(
-    call: Call, head: Head, watcher: Watcher, *, broken: Broken | None = None, client_gone_at: int | None = None
-) -> Call:
+def closing_row(call: Call, head: Head, watcher: Watcher, content: Stored, *, broken: Broken | None = None) -> Call:
     """The row of a call whose answer has ended, one way or another.
 
     Args:
-        call: the row as it was opened.
+        call: the row as it was opened, and when the client went away, if it did before it had the whole answer.
         head: the head of the answer.
         watcher: what was received of it.
+        content: what is stored of it.
         broken: why the answer broke off, if it did.
-        client_gone_at: when the client went away before it had the whole answer.
 
     """
     facts = watcher.facts()
+    usage = facts.usage
     if call.attached_to is not None:
         # The usage is that of the call which was paid for.
-        facts = replace(facts, usage=Usage(), usage_source="none", usage_json=None)
-    outcome, error = judge(call, head, watcher, facts, broken=broken, client_gone=client_gone_at is not None)
+        usage = Usage()
+        facts = replace(facts, usage=usage, usage_source="none", usage_json=None)
+    outcome, error = judge(call, head, watcher, facts, broken=broken, client_gone=call.client_gone_at is not None)
     return replace(
         call,
         state="interrupted" if outcome == "interrupted" else "closed",
@@ -110,21 +111,24 @@ def closing_row(
         request_id=head.request_id,
         outcome=outcome,
         error=error,
-        client_gone_at=client_gone_at,
         response_model=facts.response_model,
         response_id=facts.response_id,
         finish_reason=facts.finish_reason,
         tool_calls=facts.tool_calls,
-        prompt_tokens=facts.usage.prompt_tokens,
-        cache_read_tokens=facts.usage.cache_read_tokens,
-        cache_write_tokens=facts.usage.cache_write_tokens,
-        completion_tokens=facts.usage.completion_tokens,
-        reasoning_tokens=facts.usage.reasoning_tokens,
+        prompt_tokens=usage.prompt_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        completion_tokens=usage.completion_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
         usage_source=facts.usage_source,
         usage=facts.usage_json,
         ttft_ms=watcher.ttft_ms,
         max_gap_ms=watcher.max_gap_ms,
         frames=watcher.frames,
+        response_bytes=sum(watcher.sizes),
+        response_blob=content.body.digest,
+        timeline_blob=None if content.timeline is None else content.timeline.digest,
+        redactions=(call.redactions or 0) + content.masked,
     )
 
 

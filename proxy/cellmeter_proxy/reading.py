@@ -5,6 +5,7 @@ on from an earlier one only what is new in it is hashed and searched.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from cellmeter_proxy import canonical
@@ -14,14 +15,15 @@ from cellmeter_proxy.record import Call
 from cellmeter_proxy.redact import Redactor
 from cellmeter_proxy.redact.shared import Span
 from cellmeter_proxy.resent import Hash, History, Resent, Sent, hashed_on
-from cellmeter_proxy.wire import RequestFacts, history_of, request_facts
+from cellmeter_proxy.wire import Conversation, RequestFacts, conversation, history_of, request_facts
 from cellmeter_proxy.wire.history import plain_message
+from cellmeter_proxy.wire.tools import fetched
 
 _PIECE: Final = 16 * 1024
 """A shorter body is worked through as soon as it is compared with another."""
 _MOST_MESSAGES: Final = 10_000
 """A history of more is hashed as a whole: what is kept of each message takes half a kilobyte."""
-_NOTHING: Final = History(None, (), (), (), [])
+_NOTHING: Final = History(None, (), (), (), [], ())
 
 
 class Reading(NamedTuple):
@@ -56,8 +58,8 @@ def read(call: Call, body: bytes, redactor: Redactor, resent: Resent | None = No
     if resent is not None and len(body) >= _PIECE:
         return _read_on(call, body, redactor, resent)
     request = canonical.parse(body)
-    messages = history_of(call.dialect, request)
-    facts = request_facts(call.dialect, call.endpoint, request, _chain(messages))
+    said = conversation(history_of(call.dialect, request))
+    facts = request_facts(call.dialect, call.endpoint, request, said)
     return Reading(facts, canonical.hash_of(request), digest_of(body), redactor.spans(body))
 
 
@@ -73,21 +75,34 @@ def _read_on(call: Call, body: bytes, redactor: Redactor, resent: Resent) -> Rea
     spans = redactor.spans(body, like.known(redactor))
     states = _states(body, like.sent.states, like.head)
     negative_zero = canonical.has_negative_zero(body, like.head, len(body) - like.tail)
-    request = canonical.parse(body, negative_zero=negative_zero)
+    value = _read_value(call, body, like.sent.history, negative_zero=negative_zero)
+    if value.request is not canonical.NOT_JSON and not negative_zero:
+        resent.keep(call.session, Sent(body, spans, redactor, states, value.history), like)
+    facts = request_facts(call.dialect, call.endpoint, value.request, value.said)
+    return Reading(facts, value.request_hash, _digest(states), spans, states)
+
+
+class _Value(NamedTuple):
+    """What a body means: nothing where it is no JSON, or nested too deep."""
+
+    request: Any
+    said: Conversation | None
+    request_hash: str | None
+    history: History | None
+
+
+_NO_VALUE: Final = _Value(canonical.NOT_JSON, None, None, None)
+
+
+def _read_value(call: Call, body: bytes, before: History | None, *, negative_zero: bool) -> _Value:
+    """Read what a body means. Of its messages only those are worked through that are new."""
+    request = canonical.parse_deep(body, negative_zero=negative_zero)
     messages = history_of(call.dialect, request)
-    if messages is None or len(messages) > _MOST_MESSAGES:
-        history, chain, request_hash = None, _chain(messages), canonical.hash_of(request)
-    else:
-        history, request_hash = _read_history(request, messages, like.sent.history)
-        chain = history.chain
-    if request is not canonical.NOT_JSON and not negative_zero:
-        resent.keep(call.session, Sent(body, spans, redactor, states, history), like)
-    facts = request_facts(call.dialect, call.endpoint, request, chain)
-    return Reading(facts, request_hash, _digest(states), spans, states)
-
-
-def _chain(messages: list[Any] | None) -> list[str]:
-    return [] if messages is None else canonical.prefix_chain(map(plain_message, messages))
+    if messages is not None and len(messages) <= _MOST_MESSAGES:
+        return _read_history(request, messages, before)
+    if not canonical.is_shallow(request):
+        return _NO_VALUE
+    return _Value(request, conversation(messages), canonical.hash_of(request), None)
 
 
 def _states(body: bytes, before: Sequence[Hash], head: int) -> list[Hash]:
@@ -101,22 +116,29 @@ def _digest(states: Sequence[Hash]) -> str:
     return f"sha256:{states[-1].hexdigest()}"
 
 
-def _read_history(request: dict[str, Any], messages: list[Any], before: History | None) -> tuple[History, str | None]:
-    """The messages of a request, hashed, and the hash of the request that holds them."""
-    forms = [canonical.dump(message) for message in messages]
+def _read_history(request: dict[str, Any], messages: list[Any], before: History | None) -> _Value:
+    """Read a request by its messages, as far as they are not those of the one before."""
     name = next((name for name, member in request.items() if member is messages), None)
-    head, tail = (None, b"") if name is None else canonical.around(request, name)
+    try:
+        forms = [canonical.dump(message) for message in messages]
+        head, tail = (None, b"") if name is None else canonical.around(request, name)
+    except RecursionError:
+        return _NO_VALUE
     known = before if before is not None and before.head == head else _NOTHING
     same = _shared(known.forms, forms)
+    if not canonical.is_shallow(request if name is None else {**request, name: messages[same:]}):
+        return _NO_VALUE
+    found = [*known.fetched[:same], *map(fetched, messages[same:])]
     plain = [*known.plain[:same], *map(_plain_form, messages[same:], forms[same:])]
     linked = same + _shared(known.plain[same:], plain[same:])
-    chain = canonical.chain_on(plain[linked:], known.chain[:linked])
+    links = canonical.chain_on(plain[linked:], known.chain[:linked])
+    said = Conversation(len(messages), links, [*chain.from_iterable(found)])
     if head is None:  # a string that stands for one message is no array of them
-        return History(None, forms, [], plain, chain), canonical.hash_of(request)
+        return _Value(request, said, canonical.hash_of(request), History(None, forms, [], plain, links, found))
     states = known.states[: same + 1]
     pieces = (_piece(head, forms, number) for number in range(len(states), len(forms) + 1))
-    history = History(head, forms, hashed_on(states, pieces), plain, chain)
-    return history, f"c1:{_digest(hashed_on(history.states[-1:], [tail]))}"
+    history = History(head, forms, hashed_on(states, pieces), plain, links, found)
+    return _Value(request, said, f"c1:{_digest(hashed_on(history.states[-1:], [tail]))}", history)
 
 
 def _plain_form(message: object, form: bytes) -> bytes:

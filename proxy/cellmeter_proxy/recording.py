@@ -101,16 +101,8 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
     kept = [printable(attempt, redactor) for attempt in attempts]
     if answer is None:
         return Prepared(printable(call, redactor), [], kept)
-    watcher = answer.watcher
-    row = closing_row(call, answer.head, watcher, broken=answer.broken, client_gone_at=call.client_gone_at)
-    content = stored(watcher, call.dialect, redactor)
-    row = replace(
-        row,
-        response_bytes=sum(watcher.sizes),
-        response_blob=content.body.digest,
-        timeline_blob=None if content.timeline is None else content.timeline.digest,
-        redactions=(call.redactions or 0) + content.masked,
-    )
+    content = stored(answer.watcher, call.dialect, redactor)
+    row = closing_row(call, answer.head, answer.watcher, content, broken=answer.broken)
     blobs = [content.body] if content.timeline is None else [content.body, content.timeline]
     return Prepared(printable(row, redactor), blobs, kept)
 
@@ -118,7 +110,7 @@ def prepare_close(call: Call, answer: Answer | None, redactor: Redactor, attempt
 def printable(record: R, redactor: Redactor) -> R:
     """A row without secrets in the texts that others wrote, and without what is no text: the log stores UTF-8."""
     texts = _TEXTS[type(record)](record)
-    if redactor.are_harmless(filter(None, texts)):
+    if redactor.are_harmless(texts):
         return record
     given = {name: text for name, text in zip(_FOREIGN[type(record)], texts, strict=True) if text is not None}
     return replace(record, **{name: _clean(text, redactor) for name, text in given.items()})

@@ -45,6 +45,8 @@ class History(NamedTuple):
     plain: Sequence[bytes]
     """The forms that the prefix chain is made of."""
     chain: list[str]
+    fetched: Sequence[Sequence[str]]
+    """The remote addresses in each message (see ``wire.tools.fetched``)."""
 
 
 class Sent(NamedTuple):

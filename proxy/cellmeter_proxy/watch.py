@@ -4,7 +4,6 @@ Invariant: the bytes that complete an answer are withheld until the caller has c
 row and takes them with ``take_held``.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -15,7 +14,7 @@ from cellmeter_proxy.wire import AnswerFacts, StreamWatcher, read_answer
 from cellmeter_proxy.wire.frames import Frames
 from cellmeter_proxy.wire.stream import UNREADABLE_TAIL
 
-_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+_MOST_DIGITS: Final = 18
 _STREAM_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -99,17 +98,23 @@ class UnaryWatcher:
     what a piece says: the last 64 KiB are withheld.
     """
 
+    ttft_ms: None = None
+    """Tokens do not arrive one by one."""
+    max_gap_ms: None = None
+    frames: None = None
+    parsed: None = None
+    """There are no frames."""
+
     def __init__(self, dialect: Dialect, *, length: int | None, encoding: str | None) -> None:
         self.terminal = False
         self.strips = False
         self.times: list[float] = []
         self.sizes: list[int] = []
         self._dialect: Dialect = dialect
-        self._coded = bool(codings(encoding))
-        self._decoder = StreamDecoder(encoding)
+        self._decoder = StreamDecoder(encoding) if codings(encoding) else None
         self._left = length
         self._chunks: list[bytes] = []
-        self._plain: list[bytes] = []
+        self._plain: list[bytes] = self._chunks if self._decoder is None else []
         self._said = False  # something other than white space has come
         self._held = bytearray()
 
@@ -119,24 +124,8 @@ class UnaryWatcher:
         return list(zip(self.times, self.sizes, strict=True))
 
     @property
-    def ttft_ms(self) -> None:
-        """Tokens do not arrive one by one."""
-
-    @property
-    def max_gap_ms(self) -> None:
-        """There are no frames."""
-
-    @property
-    def frames(self) -> None:
-        """There are none."""
-
-    @property
-    def parsed(self) -> None:
-        """There are none."""
-
-    @property
     def coded(self) -> bool:
-        return self._coded
+        return self._decoder is not None
 
     @property
     def received(self) -> bytes:
@@ -148,31 +137,29 @@ class UnaryWatcher:
 
     @property
     def decode_error(self) -> str | None:
-        return self._decoder.error
+        return None if self._decoder is None else self._decoder.error
 
     def feed(self, chunk: bytes, at_ms: float) -> bytes:
         self._chunks.append(chunk)
         self.times.append(at_ms)
         self.sizes.append(len(chunk))
-        plain = self._decoder.feed(chunk)
-        self._plain.append(plain)
         if self._left is not None:
             self._left -= len(chunk)
             self.terminal = self._left <= 0
-        if self.terminal:
-            self._decoder.finish()
-        says = bool(plain.strip())
-        if self._decoder.error is not None:
+        plain = chunk if self._decoder is None else self._decode(chunk, self._decoder)
+        if self.decode_error is not None:
             return self._keep(chunk, UNREADABLE_TAIL)
-        if says or self._said or self.terminal:
-            released = self._keep(chunk, len(chunk)) if says else self._keep(chunk, len(self._held) + len(chunk))
-            self._said = self._said or says
-            return released
+        if plain and not plain.isspace():
+            self._said = True
+            return self._keep(chunk, len(chunk))
+        if self._said or self.terminal:
+            return self._keep(chunk, len(self._held) + len(chunk))
         return chunk
 
     def finish(self) -> bytes:
         self.terminal = self._left is None or self._left <= 0
-        self._decoder.finish()
+        if self._decoder is not None:
+            self._decoder.finish()
         return self.take_held()
 
     def take_held(self) -> bytes:
@@ -182,6 +169,13 @@ class UnaryWatcher:
 
     def facts(self) -> AnswerFacts:
         return read_answer(self._dialect, self.decoded)
+
+    def _decode(self, chunk: bytes, decoder: StreamDecoder) -> bytes:
+        plain = decoder.feed(chunk)
+        self._plain.append(plain)
+        if self.terminal:
+            decoder.finish()
+        return plain
 
     def _keep(self, chunk: bytes, size: int) -> bytes:
         """Withhold the last bytes, this chunk included, and let go of those before them."""
@@ -247,4 +241,4 @@ def _unary(dialect: Dialect, headers: Mapping[str, str]) -> Watcher:
 def content_length(headers: Mapping[str, str]) -> int | None:
     """The announced length of a body, or None where there is none or it is no number."""
     length = headers.get("content-length", "")
-    return int(length) if _LENGTH.fullmatch(length) else None
+    return int(length) if length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS else None

@@ -1,7 +1,7 @@
 """A request is read alike whether or not its session sent most of it before."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -59,6 +59,24 @@ def drop(request: Request, _: str) -> None:
     del request["messages"][-2:]
 
 
+def nested(depth: int) -> Any:
+    """A value in so many arrays."""
+    value: Any = "x"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def deep(request: Request, text: str) -> None:
+    """Put a message in that is as deep as a request may be, or one level deeper, or much deeper."""
+    request["messages"].append(nested({"hi": 198, "": 900}.get(text, 197)))
+
+
+def image(request: Request, text: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"https://example.com/{text[:3]}"}}
+    request["messages"].append({"role": "user", "content": [part, {"type": "tool_result", "content": [part]}]})
+
+
 def as_input(request: Request, text: str) -> None:
     request["input"] = text
 
@@ -70,8 +88,11 @@ STEPS: tuple[Callable[[Request, str], object], ...] = (
     lambda request, text: request.update(model=text),
     lambda request, text: request.update(zero=-0.0 if text else 0, tools=[text]),
     lambda request, text: request.update(messages=text),
+    lambda request, text: request.update(metadata=nested(199 if text else 200)),
     marked,
     drop,
+    deep,
+    image,
     as_input,
 )
 WRITTEN: tuple[Callable[[Request], bytes], ...] = (
@@ -114,6 +135,25 @@ def test_a_negative_zero_is_not_forgotten() -> None:
     resent, body = Resent(), b'{"max_tokens": -0, "messages": ["%b"]}' % LONG.encode()
     for said in (body, body, body.replace(b"-0", b"0"), body):
         assert read(call(), said, REDACTOR, resent)._replace(states=()) == alone(said, "messages", REDACTOR)
+
+
+@pytest.mark.parametrize("text", ["x", "\ud800"])
+@pytest.mark.parametrize("depths", [[197, 198, 197], [198, 197], [900, 5], range(300, 1000, 7)])
+def test_a_message_may_be_as_deep_as_in_a_request_that_comes_by_itself(depths: Iterable[int], text: str) -> None:
+    resent, said, inner = Resent(), request("hi"), json.dumps(text).encode()
+    read(call(), json.dumps(said).encode(), REDACTOR, resent)
+    for depth in depths:
+        body = json.dumps(said).encode().replace(b"]", b", %b%b%b]" % (b"[" * depth, inner, b"]" * depth), 1)
+        assert read(call(), body, REDACTOR, resent)._replace(states=()) == alone(body, "messages", REDACTOR)
+
+
+def test_what_earlier_messages_have_fetched_is_named_with_what_the_new_ones_do() -> None:
+    resent, said = Resent(), request("hi")
+    for number in range(4):
+        image(said, f"{number}")
+        said["messages"].append(user("more"))
+        facts = read(call(), json.dumps(said).encode(), REDACTOR, resent).facts
+        assert facts.provider_tools == [f"image_url:https://example.com/{seen}" for seen in range(number + 1)]
 
 
 def test_a_history_of_very_many_messages_is_read_too() -> None:

@@ -16,7 +16,7 @@ from cellmeter_proxy.redact import Redactor, redact_frames
 from cellmeter_proxy.redact.words import long_words
 from cellmeter_proxy.scripted.session import AgentDialect, session
 from cellmeter_proxy.sse import parse_frame, split
-from cellmeter_proxy.wire import StreamWatcher, chat, completions, messages, responses
+from cellmeter_proxy.wire import StreamWatcher, chat, completions, fields, messages, responses
 from cellmeter_proxy.wire.fields import load
 from cellmeter_proxy.wire.frames import read_frames
 from cellmeter_proxy.wire.runs import Run
@@ -44,9 +44,15 @@ FRAMES: dict[Dialect, list[bytes]] = {
         b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":%d}}\n\n',
         b'data: {"choices":[{"delta":{"content":"%b","content":"x"}}]}\n\n',
         MARKED,
+        b'data: {"id":"%b","choices":[{"delta":{"content":"%b"}}]}\n\n',
+        b'data: {"id":"%b","choices":[{"delta":{"content":"x"}}],"id":"%b"}\n\n',
+        b'data: {"id":%d,"choices":[{"delta":{"content":"%b"}}]}\n\n',
         b'data: {"p":%d,"t":9007199254740881,"choices":[{"delta":{"content":"%b"}}]}\n\n',
     ],
-    "completions": [b'data: {"choices":[{"text":"%b","index":0}]}\n\n'],
+    "completions": [
+        b'data: {"choices":[{"text":"%b","index":0}]}\n\n',
+        b'data: {"id":"%b","choices":[{"text":"%b"}]}\n\n',
+    ],
     "responses": [
         b'event: a.delta\ndata: {"type":"a.delta","sequence_number":%d,"item_id":"i","delta":"%b","p":"%b"}\n\n',
         b'data: {"type":"response.output_text.delta","delta":"%b"}\n\n',
@@ -189,6 +195,9 @@ def test_a_run_is_its_frames(case: tuple[Dialect, bytes, list[int]]) -> None:
             at += 1
             continue
         assert event == plain.events[at]
+        ids = [fields.text(one.get("id")) for one in plain.values[at : at + len(value.pieces)]]
+        assert fields.text(value.value.get("id")) == ids[-1]
+        assert None not in ids or set(ids) == {None}
         for piece in value.pieces:
             value.holder[value.name] = piece
             assert [value.value[name] for name in value.value] == [
@@ -198,7 +207,7 @@ def test_a_run_is_its_frames(case: tuple[Dialect, bytes, list[int]]) -> None:
     assert at == len(plain.values)
 
 
-SEEN = {"id", "model", "choices", "type", "delta", "item_id", "index", "usage", "response", "item", "content_block"}
+SEEN = {"model", "choices", "type", "delta", "item_id", "index", "usage", "response", "item", "content_block"}
 
 
 def test_the_first_token_of_a_run_comes_with_its_first_piece_of_text() -> None:
@@ -227,6 +236,20 @@ def test_ordinary_frames_are_one_run_though_they_are_counted_and_padded(dialect:
     assert run.pieces == [f"w{number}" for number in range(30)]
     assert run.holder[run.name] == "".join(run.pieces)
     assert len(parsed.brief) * 2 < len(body)
+
+
+@pytest.mark.parametrize("dialect", ["chat.completions", "completions"])
+def test_a_stream_whose_frames_each_have_an_id_of_their_own_is_one_run_with_the_last(dialect: Dialect) -> None:
+    frame = next(one for one in FRAMES[dialect] if one.startswith(b'data: {"id":"%b"'))
+    watcher = StreamWatcher(dialect)
+    for number in range(30):
+        watcher.feed(filled(frame, [b"id-%d" % number, b"w%d" % number], b""), float(number))
+    (run,) = watcher.parsed.values
+    assert isinstance(run, Run)
+    assert run.pieces == [f"w{number}" for number in range(30)]
+    assert watcher.facts().response_id == "id-29"
+    watcher.feed(filled(frame, [b"", b"w30"], b""), 30.0)
+    assert watcher.facts().response_id == "id-29"
 
 
 def test_a_secret_that_goes_on_in_what_a_run_repeats_is_found() -> None:

@@ -6,7 +6,7 @@ from cellmeter_proxy.record import Usage
 from cellmeter_proxy.sse import Event
 from cellmeter_proxy.wire.facts import AnswerFacts
 from cellmeter_proxy.wire.failures import answer_error, error_text
-from cellmeter_proxy.wire.fields import as_list, as_object, count, load_answer, objects, text, verbatim
+from cellmeter_proxy.wire.fields import Holding, as_list, as_object, count, load_answer, objects, text, verbatim
 from cellmeter_proxy.wire.usage import Reported, openai_usage, source_of
 
 TOKEN_FIELDS = (
@@ -36,7 +36,7 @@ class ChoiceReader:
         self._calls: dict[tuple[int, int | None], set[str | None]] = {}
         self._answered = False
         self._reported: Reported | None = None
-        self._usage_json: tuple[bytes, tuple[str, ...]] | None = None
+        self._usage_json: tuple[bytes, tuple[Holding, ...]] | None = None
         self._usage_final = False
         self._error: str | None = None
 
@@ -65,7 +65,7 @@ class ChoiceReader:
         """What all that was read comes to, with an error that was found elsewhere where none was read."""
         reported = self._reported
         usage = None if reported is None else reported.usage
-        calls = sum(max(len(ids - {None}), 1) for ids in self._calls.values())
+        calls = sum([max(len(ids - {None}), 1) for ids in self._calls.values()]) if self._calls else 0
         return AnswerFacts(
             response_model=self._model,
             response_id=self._id,
@@ -106,16 +106,15 @@ class ChoiceReader:
 
         It is final once a choice has finished: until then a provider may be counting along (vLLM, Gemini).
         """
-        for path in (("usage",), ("x_groq", "usage")):
-            value: object = chunk
-            for name in path:
-                value = as_object(value).get(name)
-            reported = openai_usage(value) if value else None
-            if reported is not None:
-                self._reported = reported
-                self._usage_json = (data, path)
-                self._usage_final = bool(self._finish)
-                return
+        path: tuple[Holding, ...] = ("usage",)
+        reported = openai_usage(chunk.get("usage"))
+        if reported is None:
+            path = ("x_groq", "usage")
+            reported = openai_usage(as_object(chunk.get("x_groq")).get("usage"))
+        if reported is not None:
+            self._reported = reported
+            self._usage_json = (data, path)
+            self._usage_final = bool(self._finish)
 
 
 class Stream(ChoiceReader):

@@ -6,10 +6,10 @@ from typing import Any, Final
 from cellmeter_proxy import canonical
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.wire import chat, completions, embeddings, messages, other, responses
-from cellmeter_proxy.wire.facts import AnswerFacts, RequestFacts
+from cellmeter_proxy.wire.facts import AnswerFacts, Conversation, RequestFacts
 from cellmeter_proxy.wire.fields import as_object, text
 from cellmeter_proxy.wire.history import plain_message
-from cellmeter_proxy.wire.tools import provider_tools
+from cellmeter_proxy.wire.tools import fetched, provider_tools
 
 _ANSWERS: Final[dict[Dialect, Callable[[bytes], AnswerFacts]]] = {
     "chat.completions": chat.read_answer,
@@ -36,8 +36,7 @@ def read_request(dialect: Dialect, endpoint: str, body: bytes) -> RequestFacts:
 
     """
     request = canonical.parse(body)
-    chain = canonical.prefix_chain(map(plain_message, history_of(dialect, request) or []))
-    return request_facts(dialect, endpoint, request, chain)
+    return request_facts(dialect, endpoint, request, conversation(history_of(dialect, request)))
 
 
 def history_of(dialect: Dialect, request: object) -> list[Any] | None:
@@ -46,28 +45,34 @@ def history_of(dialect: Dialect, request: object) -> list[Any] | None:
     return read(request) if read is not None and isinstance(request, dict) else None
 
 
-def request_facts(dialect: Dialect, endpoint: str, request: object, chain: list[str]) -> RequestFacts:
+def conversation(history: list[Any] | None) -> Conversation | None:
+    """What the messages of a request come to (see ``history_of``)."""
+    if history is None:
+        return None
+    return Conversation(len(history), canonical.prefix_chain(map(plain_message, history)), fetched(history))
+
+
+def request_facts(dialect: Dialect, endpoint: str, request: object, said: Conversation | None) -> RequestFacts:
     """What a request says, for whoever has parsed its body and hashed its history already.
 
     Args:
         dialect: see ``dialect_of``.
         endpoint: the path as the agent sent it.
         request: as ``canonical.parse`` returned it.
-        chain: over its history (see ``history_of``), each message as ``history.plain_message`` has it.
+        said: what its messages come to.
 
     """
     if not isinstance(request, dict):
         return RequestFacts(dialect=dialect, endpoint=endpoint)
-    history = history_of(dialect, request)
     return RequestFacts(
         dialect=dialect,
         endpoint=endpoint,
         model=text(request.get("model")),
         stream=request.get("stream") is True,
         asks_usage=as_object(request.get("stream_options")).get("include_usage") is True,
-        message_count=None if history is None else len(history),
-        prefix=chain,
-        provider_tools=provider_tools(dialect, request, history or []),
+        message_count=None if said is None else said.message_count,
+        prefix=[] if said is None else said.chain,
+        provider_tools=provider_tools(dialect, request, () if said is None else said.fetched),
     )
 
 

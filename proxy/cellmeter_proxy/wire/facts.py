@@ -1,10 +1,20 @@
 """What the relay learns from a request and from an answer, whatever their dialect."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from cellmeter_proxy.record import Dialect, Usage
+
+
+class Conversation(NamedTuple):
+    """What the messages of a request come to."""
+
+    message_count: int
+    chain: list[str]
+    """See ``canonical.prefix_chain``; over each message as ``history.plain_message`` has it."""
+    fetched: list[str]
+    """See ``tools.fetched``."""
 
 
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,14 +6,31 @@ Invariant: nothing here raises, and a field of the wrong type does not cost the 
 import json
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-_MAX_COUNT: Final = 2**63 - 1
+MAX_COUNT: Final = 2**63 - 1
+"""What the log can store."""
 _MAX_DIGITS: Final = 19
-_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+
+
+Holding = Literal["usage", "x_groq", "message", "response"]
+"""The members that are usage, or that hold it."""
+_NOTHING: Final = msgspec.Raw()
+
+
+class _Holder(msgspec.Struct):
+    """What an object has of these, as it was written."""
+
+    usage: msgspec.Raw = _NOTHING
+    x_groq: msgspec.Raw = _NOTHING
+    message: msgspec.Raw = _NOTHING
+    response: msgspec.Raw = _NOTHING
+
+
+_HOLDERS: Final = msgspec.json.Decoder(_Holder)
 
 
 def load(raw: bytes) -> Any:
@@ -68,12 +85,12 @@ def text(value: object) -> str | None:
 def count(value: object) -> int | None:
     """A count: an integer from 0 to 2^63-1, which is what the log can store."""
     if type(value) is int:
-        return value if 0 <= value <= _MAX_COUNT else None
+        return value if 0 <= value <= MAX_COUNT else None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
-    return value if 0 <= value <= _MAX_COUNT else None
+    return value if 0 <= value <= MAX_COUNT else None
 
 
 def amount(value: object) -> float | None:
@@ -87,7 +104,7 @@ def amount(value: object) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def verbatim(raw: bytes, *path: str) -> str | None:
+def verbatim(raw: bytes, *path: Holding) -> str | None:
     """The text of one member of a JSON object as it was written, white space and number forms included.
 
     Args:
@@ -106,8 +123,7 @@ def verbatim(raw: bytes, *path: str) -> str | None:
 def _member(raw: bytes, name: str) -> bytes | None:
     """The text of a member, found by msgspec unless it refuses what most clients take (see ``load``)."""
     try:
-        member = _MEMBERS.decode(raw).get(name)
-        return None if member is None else bytes(member)
+        return bytes(getattr(_HOLDERS.decode(raw), name)) or None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         source = raw.decode("utf-8", "replace")
         span = members(source).get(name)

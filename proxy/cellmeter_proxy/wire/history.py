@@ -5,7 +5,9 @@ one on (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching). Ne
 """
 
 from operator import is_
-from typing import Any
+from typing import Any, Final
+
+_MARK: Final = "cache_control"
 
 
 def plain_message(message: Any) -> Any:
@@ -15,11 +17,11 @@ def plain_message(message: Any) -> Any:
     """
     if not isinstance(message, dict):
         return message
-    plain = _unmarked(message)
+    plain = _unmarked(message) if _MARK in message else message
     content = plain.get("content")
     if not isinstance(content, list):
         return plain
-    blocks = [_unmarked(block) if isinstance(block, dict) else block for block in content]
+    blocks = [_unmarked(block) if isinstance(block, dict) and _MARK in block else block for block in content]
     only = _only_text(blocks)
     if only is blocks and all(map(is_, blocks, content)):
         return plain
@@ -27,9 +29,7 @@ def plain_message(message: Any) -> Any:
 
 
 def _unmarked(value: dict[str, Any]) -> dict[str, Any]:
-    if "cache_control" not in value:
-        return value
-    return {name: member for name, member in value.items() if name != "cache_control"}
+    return {name: member for name, member in value.items() if name != _MARK}
 
 
 def _only_text(blocks: list[Any]) -> Any:

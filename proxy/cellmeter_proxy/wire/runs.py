@@ -58,6 +58,11 @@ _READ: Final = frozenset(
     | {"content", "reasoning", "reasoning_content", "refusal", "text", "thinking", "partial_json"}
 )
 """The members of a frame that some reader looks at, or that tell its text from another. Others may differ in a run."""
+_NAMED_ANEW: Final[dict[Dialect, frozenset[str]]] = {
+    "chat.completions": frozenset({"id"}),
+    "completions": frozenset({"id"}),
+}
+"""Members of which a reader keeps the last text that is not empty: they may differ, too, where they have one."""
 
 
 _Path = tuple[str | int, ...]
@@ -69,7 +74,7 @@ class Run(msgspec.Struct, frozen=True):
     event: Event
     """Of the first frame."""
     value: dict[str, Any]
-    """The JSON value of the frames, with all their text in place of the pieces."""
+    """The JSON value of the frames, with all their text in place of the pieces; of ``_NAMED_ANEW`` the last."""
     pieces: list[str]
     """What each frame brings of the text."""
     frames: list[bytes]
@@ -115,6 +120,8 @@ class _Template(NamedTuple):
     """Which of the holes holds the piece of text."""
     path: _Path
     """Where that is in the value."""
+    renamed: dict[int, str]
+    """The holes that hold a member of ``_NAMED_ANEW``, and which."""
 
 
 def fold(frames: list[bytes], dialect: Dialect, depth: int = _DEPTH) -> Iterator[list[bytes] | Run]:
@@ -154,10 +161,13 @@ def _checked(shape: Shape, dialect: Dialect) -> _Template | None:
         return None
     found = dict(_marks(value, ()))
     texts = [at for at, path in found.items() if _names(path) in _PLACES[dialect] and shape.are_texts[at]]
-    others = [at for at, path in found.items() if len(path) == 1 and path[0] not in _READ]
+    members = {at: str(path[0]) for at, path in found.items() if len(path) == 1}
+    anew = _NAMED_ANEW.get(dialect, frozenset())
+    renamed = {at: name for at, name in members.items() if name in anew and shape.are_texts[at]}
+    others = [at for at, name in members.items() if at in renamed or name not in _READ]
     if len(texts) != 1 or len(others) != len(marks) - 1:
         return None
-    return _Template(shape, event.data, texts[0], found[texts[0]])
+    return _Template(shape, event.data, texts[0], found[texts[0]], renamed)
 
 
 def _names(path: _Path) -> tuple[str, ...]:
@@ -220,34 +230,36 @@ def _run(template: _Template, frames: list[bytes]) -> Run | None:
         rows = rows.replace(literal, mark)
     if rows.translate(None, _OTHERS) != (b"".join((*marks, _ROW)) * len(frames))[:-1]:
         return None
-    pieces = _pieces(rows.translate(_TO_ROWS).split(_ROW), template)
+    columns = _columns(rows.translate(_TO_ROWS).split(_ROW), template)
     first = parse_frame(frames[0] + END)
-    if pieces is None or first is None:
+    if columns is None or first is None or not all(all(columns[at]) for at in template.renamed):
         return None
     value = msgspec.json.decode(template.marked)
-    *way, name = template.path
+    value.update({name: columns[at][-1] for at, name in template.renamed.items()})
+    *way, last = template.path
     holder = reduce(getitem, way, value)
-    holder[name] = "".join(pieces)
-    return Run(first, value, pieces, frames, template.shape, rows, holder, str(name))
+    pieces = columns[template.text]
+    holder[last] = "".join(pieces)
+    return Run(first, value, pieces, frames, template.shape, rows, holder, str(last))
 
 
-def _pieces(cells: list[bytes], template: _Template) -> list[str] | None:
-    """The pieces of text, if everything that stands in a hole is what the hole is for."""
-    pieces: list[str] = []
+def _columns(cells: list[bytes], template: _Template) -> list[list[str]] | None:
+    """What stands in each hole, frame by frame, if it is what the hole is for; of numbers nothing."""
+    columns: list[list[str]] = []
     are_texts = template.shape.are_texts
     try:
         for hole, is_text in enumerate(are_texts):
             column = cells[hole :: len(are_texts)]
             if is_text:
                 # No string goes on after the end of a line, and every line has one: so it has no more than one.
-                texts = _TEXTS.decode_lines(b'"' + b'"\n"'.join(column) + b'"')
-                if len(texts) != len(column):
+                columns.append(_TEXTS.decode_lines(b'"' + b'"\n"'.join(column) + b'"'))
+                if len(columns[-1]) != len(column):
                     return None
-                pieces = texts if hole == template.text else pieces
             elif all(map(bytes.isdigit, column)):
                 _NUMBERS.decode_lines(_ROW.join(column))
+                columns.append([])
             else:
                 return None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return pieces
+    return columns

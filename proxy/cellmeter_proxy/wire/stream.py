@@ -261,7 +261,10 @@ class StreamWatcher:
 
     def _max_gap(self, arrived: Sequence[int]) -> float | None:
         """The longest time between two of these chunks."""
-        times = [self.times[chunk] for chunk in dict.fromkeys(arrived)]
+        if isinstance(arrived, range):
+            times: Sequence[float] = self.times[: len(arrived)]
+        else:
+            times = [self.times[chunk] for chunk in dict.fromkeys(arrived)]
         return max(map(sub, times[1:], times), default=None)
 
     def _arrived(self, sizes: list[int]) -> Sequence[int]:

@@ -3,7 +3,7 @@
 A tool is taken for the provider's unless it is known that the agent runs it: an unknown one is named, not missed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -30,26 +30,34 @@ _SWITCHES: Final = {
     "enable_search": "web_search",
 }
 """Members of a request that switch a search on: OpenAI's, xAI's and Qwen's."""
+_SWITCHING: Final = frozenset({*_SWITCHES, "plugins", "mcp_servers"})
 _URL_FIELDS: Final = ("image_url", "file_url", "video_url", "audio_url")
 _FETCHING: Final = frozenset({*_URL_FIELDS, "source"})
 _NESTING: Final = ("content", "output")
 
 
-def provider_tools(dialect: Dialect, body: dict[str, Any], messages: list[Any]) -> list[str]:
+def provider_tools(dialect: Dialect, body: dict[str, Any], fetched: Iterable[str]) -> list[str]:
     """Each thing once, in order of appearance; URLs without user, query and fragment.
 
     Args:
         dialect: which API the request is for.
         body: the request.
-        messages: its messages or input items.
+        fetched: what ``fetched`` found in its messages or input items.
 
     """
     if dialect in {"embeddings", "models", "unknown"}:
         return []
-    found = [*_tools(objects(body.get("tools"))), *_switched(body)]
-    for message in messages:
-        found += _fetched(message)
-    return list(dict.fromkeys(found))
+    found = [*_tools(objects(body.get("tools")))]
+    if not _SWITCHING.isdisjoint(body):
+        found += _switched(body)
+    return list(dict.fromkeys([*found, *fetched]))
+
+
+def fetched(message: object) -> list[str]:
+    """The remote addresses in a message, or in an array of them, also in the parts of a tool's result."""
+    found: list[str] = []
+    _gather([message], found)
+    return found
 
 
 def _tools(tools: list[dict[str, Any]]) -> Iterator[str]:
@@ -81,17 +89,17 @@ def _mcp(where: object) -> str:
     return f"mcp:{_address(text(where) or 'unnamed')}"
 
 
-def _fetched(message: object) -> list[str]:
-    """The remote addresses in a message's parts, also in the parts of a tool's result."""
-    found: list[str] = []
-    for part in [message] if isinstance(message, dict) else objects(message):
-        if not _FETCHING.isdisjoint(part):
-            found += _named(part)
-        for name in _NESTING:
-            nested = part.get(name)
-            if isinstance(nested, list):
-                found += _fetched(nested)
-    return found
+def _gather(parts: list[Any], found: list[str]) -> None:
+    for part in parts:
+        if isinstance(part, dict):
+            if not _FETCHING.isdisjoint(part):
+                found += _named(part)
+            for name in _NESTING:
+                nested = part.get(name)
+                if isinstance(nested, list):
+                    _gather(nested, found)
+        elif isinstance(part, list):
+            _gather(part, found)
 
 
 def _named(part: dict[str, Any]) -> Iterator[str]:

@@ -1,11 +1,42 @@
 """Token counts out of the usage objects that providers send, normalised to the meanings of ``record.Usage``."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from cellmeter_proxy.record import Usage
-from cellmeter_proxy.wire.fields import amount, as_object, count
+from cellmeter_proxy.wire.fields import MAX_COUNT, amount, as_object, count
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | None
+
+
+class _Openai(msgspec.Struct):
+    prompt_tokens: _Count = None
+    input_tokens: _Count = None
+    completion_tokens: _Count = None
+    output_tokens: _Count = None
+    total_tokens: _Count = None
+    reasoning_tokens: _Count = None
+    prompt_cache_hit_tokens: _Count = None
+    cached_tokens: _Count = None
+
+
+class _Anthropic(msgspec.Struct):
+    input_tokens: _Count = None
+    cache_read_input_tokens: _Count = None
+    cache_creation_input_tokens: _Count = None
+    output_tokens: _Count = None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: _Count = None
+    cache_write_tokens: _Count = None
+    reasoning_tokens: _Count = None
+    thinking_tokens: _Count = None
+
+
+_NO_DETAILS: Final = _Details()
+_C = TypeVar("_C", _Openai, _Anthropic, _Details)
 
 
 class Reported(msgspec.Struct, frozen=True):
@@ -23,20 +54,20 @@ def openai_usage(value: object) -> Reported | None:
     it ``prompt_cache_hit_tokens``, Moonshot ``cached_tokens``. ``cost`` is OpenRouter's.
     """
     fields = as_object(value)
-    prompt = _first(fields, "prompt_tokens", "input_tokens")
-    completion = _completion(fields, prompt)
+    counts = _counts(_Openai, fields)
+    prompt = _known(counts.prompt_tokens, counts.input_tokens)
+    completion = _known(counts.completion_tokens, counts.output_tokens)
     if prompt is None and completion is None:
         return None
-    inside = as_object(fields.get("prompt_tokens_details")) or as_object(fields.get("input_tokens_details"))
-    cached = _first(inside, "cached_tokens")
-    if cached is None:
-        cached = _first(fields, "prompt_cache_hit_tokens", "cached_tokens")
+    taken = _details(fields, "prompt_tokens_details", "input_tokens_details")
+    made = _details(fields, "completion_tokens_details", "output_tokens_details")
+    reasoning = _known(made.reasoning_tokens, counts.reasoning_tokens)
     usage = Usage(
         prompt_tokens=prompt,
-        cache_read_tokens=cached,
-        cache_write_tokens=_first(inside, "cache_write_tokens"),
-        completion_tokens=completion,
-        reasoning_tokens=_reasoning(fields),
+        cache_read_tokens=_known(taken.cached_tokens, _known(counts.prompt_cache_hit_tokens, counts.cached_tokens)),
+        cache_write_tokens=taken.cache_write_tokens,
+        completion_tokens=_all_output(completion, prompt, reasoning, counts.total_tokens),
+        reasoning_tokens=reasoning,
     )
     return Reported(usage, amount(fields.get("cost")))
 
@@ -49,18 +80,17 @@ def anthropic_usage(value: object) -> Usage | None:
     inside ``output_tokens``.
     """
     fields = as_object(value)
-    fresh = _first(fields, "input_tokens")
-    read = _first(fields, "cache_read_input_tokens")
-    written = _first(fields, "cache_creation_input_tokens")
-    completion = _first(fields, "output_tokens")
-    if fresh is None and completion is None:
+    counts = _counts(_Anthropic, fields)
+    fresh, read, written = counts.input_tokens, counts.cache_read_input_tokens, counts.cache_creation_input_tokens
+    if fresh is None and counts.output_tokens is None:
         return None
+    made = _details(fields, "output_tokens_details")
     return Usage(
         prompt_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
         cache_read_tokens=read,
         cache_write_tokens=written,
-        completion_tokens=completion,
-        reasoning_tokens=_first(as_object(fields.get("output_tokens_details")), "thinking_tokens", "reasoning_tokens"),
+        completion_tokens=counts.output_tokens,
+        reasoning_tokens=_known(made.thinking_tokens, made.reasoning_tokens),
     )
 
 
@@ -81,28 +111,34 @@ def source_of(
     return "provider" if both and final else "partial"
 
 
-def _completion(fields: dict[str, Any], prompt: int | None) -> int | None:
+def _all_output(completion: int | None, prompt: int | None, reasoning: int | None, total: int | None) -> int | None:
     """All output, reasoning included.
 
     xAI and Gemini's compatible endpoint leave reasoning out of ``completion_tokens`` but not out of ``total_tokens``
     (https://docs.x.ai/docs/key-information/consumption-and-rate-limits): there the total less the input is the output.
     """
-    completion = _first(fields, "completion_tokens", "output_tokens")
-    total = _first(fields, "total_tokens")
     if completion is None or prompt is None or total is None:
         return completion
     apart = total - prompt - completion
-    return completion + apart if apart > 0 and _reasoning(fields) in {None, apart} else completion
+    return completion + apart if apart > 0 and reasoning in {None, apart} else completion
 
 
-def _reasoning(fields: dict[str, Any]) -> int | None:
-    inside = as_object(fields.get("completion_tokens_details")) or as_object(fields.get("output_tokens_details"))
-    reasoning = _first(inside, "reasoning_tokens")
-    return _first(fields, "reasoning_tokens") if reasoning is None else reasoning
-
-
-def _first(fields: dict[str, Any], *names: str) -> int | None:
+def _details(fields: dict[str, Any], *names: str) -> _Details:
+    """What the first of these objects counts that holds anything."""
     for name in names:
-        if name in fields and (found := count(fields[name])) is not None:
-            return found
-    return None
+        found = fields.get(name)
+        if found and isinstance(found, dict):
+            return _counts(_Details, found)
+    return _NO_DETAILS
+
+
+def _counts(kind: type[_C], fields: dict[str, Any]) -> _C:
+    """What an object counts. A member that is no count, of which there are few, costs none of the others."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError:
+        return kind(**{name: count(fields.get(name)) for name in kind.__struct_fields__})
+
+
+def _known(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one
