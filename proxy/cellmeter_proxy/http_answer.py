@@ -25,6 +25,7 @@ _MAX_HEAD: Final = 1024 * 1024
 _MAX_WAITING: Final = 128 * 1024
 _SWITCHING: Final = 101
 _UNCHUNKED: Final = "Not enough data to satisfy transfer length header."
+_NO_STATUS: Final = "the answer has no status between 100 and 999"
 _NUL: Final = "a header of the answer holds a NUL"
 _TOO_LONG: Final = "the head of the answer is too long"
 _SHORT: Final = "Not enough data to satisfy content length header."
@@ -271,6 +272,8 @@ class ProviderAnswer:
         if 100 <= status < 200 and status != _SWITCHING:
             # Said before the answer itself (RFC 9110 §15.2).
             self.raw_headers, self.reason = [], b""
+        if status < 100:  # RFC 9110 §15; the parser lets it pass
+            raise ValueError(_NO_STATUS)
             return
         self.status = status
         headers = [

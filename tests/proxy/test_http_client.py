@@ -262,6 +262,8 @@ async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -
         b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 2_000_000,
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 200 OK\r\nx-request-id: a\0b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_a_head_without_measure_or_meaning_is_no_answer(head: bytes) -> None:
