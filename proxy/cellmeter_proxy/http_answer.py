@@ -253,7 +253,8 @@ class ProviderAnswer:
         self.overrun = self.is_whole
 
     def on_status(self, phrase: bytes) -> None:
-        self.reason += phrase
+        if not self.head.done():
+            self.reason += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head.done():  # a trailer
@@ -262,18 +263,20 @@ class ProviderAnswer:
             raise ValueError(_TOO_LONG)
         if b"\0" in value:  # RFC 9110 §5.5; the parser lets it pass
             raise ValueError(_NUL)
-        self.raw_headers.append((name, value.rstrip(b" \t")))
+        # Nothing may stand between a name and its colon, and a proxy removes it (RFC 9112 §5.1): the next reader could
+        # take the name for another one.
+        self.raw_headers.append((name.rstrip(b" \t"), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         if parser is None or self.head.done():
             return
         status = parser.get_status_code()
+        if status < 100:  # RFC 9110 §15; the parser lets it pass
+            raise ValueError(_NO_STATUS)
         if 100 <= status < 200 and status != _SWITCHING:
             # Said before the answer itself (RFC 9110 §15.2).
             self.raw_headers, self.reason = [], b""
-        if status < 100:  # RFC 9110 §15; the parser lets it pass
-            raise ValueError(_NO_STATUS)
             return
         self.status = status
         headers = [

@@ -287,6 +287,29 @@ async def test_headers_are_given_as_they_came_and_trailers_are_none_of_them() ->
         assert answer.take_all() == b"a"
 
 
+@pytest.mark.parametrize("more", [json_answer(b"no"), b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 404 Not Found"])
+async def test_what_follows_an_answer_in_one_piece_changes_nothing_of_its_head(more: bytes) -> None:
+    async with (
+        LiteralProvider([json_answer(b"{}") + more]) as provider,
+        client_of(provider.url) as client,
+        await client.request("GET", "/", b"", b"") as answer,
+    ):
+        assert (answer.status, answer.reason, answer.take_all()) == (200, b"OK", b"{}")
+        assert answer.raw_headers == [(b"content-type", b"application/json"), (b"content-length", b"2")]
+
+
+@pytest.mark.parametrize(("framing", "body"), [(b"Content-Length", b"2"), (b"Transfer-Encoding", b"chunked")])
+async def test_what_stands_between_a_name_and_its_colon_is_removed(framing: bytes, body: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + framing + b" : " + body + b"\r\n\r\n"
+    async with (
+        LiteralProvider([head, close]) as provider,
+        client_of(provider.url) as client,
+        await client.request("GET", "/", b"", b"") as answer,
+    ):
+        assert answer.raw_headers == [(framing, body)]
+        assert answer.headers[framing.decode()] == body.decode()
+
+
 async def test_a_provider_is_held_back_while_nobody_reads() -> None:
     size, sent = 30_000_000, asyncio.Event()
 
