@@ -184,6 +184,8 @@ def test_a_call_without_usage_is_estimated_with_its_method_and_versions(log: Log
     [
         {"usage_source": "provider"},
         {"status": 429, "outcome": "http_error"},
+        {"status": 204, "outcome": "http_error"},
+        {"status": 307, "outcome": "http_error"},
         {"response_blob": None},
         {"dialect": "models"},
         {"dialect": "count_tokens"},
