@@ -36,7 +36,8 @@ P = TypeVar("P")
 Q = TypeVar("Q")
 _GROUP: Final = 256
 _SLICE_S: Final = 0.004
-_LARGE: Final = 128 * 1024
+LARGE: Final = 128 * 1024
+"""Work on so many bytes is prepared in a thread of its own."""
 _AGAIN_S: Final = 1.0
 _MOMENT_S: Final = 0.004
 """Patient work waits so long: the time of a fast answer, and of no use to a crash."""
@@ -127,7 +128,7 @@ class LogWriter:
             ``LogUnwritableError`` where the log did not take the rows.
 
         """
-        return self._submit(Job(prepare, apply, self._loop.create_future(), otherwise, aside or size > _LARGE), size)
+        return self._submit(Job(prepare, apply, self._loop.create_future(), otherwise, aside or size >= LARGE), size)
 
     def defer(
         self,
@@ -141,7 +142,7 @@ class LogWriter:
 
         The arguments are those of ``submit``. The future of what it returns is that which ``submit`` would return.
         """
-        job = Job(prepare, apply, self._loop.create_future(), otherwise, size > _LARGE, patient=True)
+        job = Job(prepare, apply, self._loop.create_future(), otherwise, size >= LARGE, patient=True)
         self._submit(job, size)
         return job
 
@@ -174,7 +175,7 @@ class LogWriter:
             A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one.
 
         """
-        if not job.number or job.also is not None or size > _LARGE:
+        if not job.number or job.also is not None or size >= LARGE:
             return None
         job.be_prepared()
         if job.error is None:
@@ -192,7 +193,7 @@ class LogWriter:
             return job.future
         self._unsettled += 1
         self._unfolded += size // 2 + _ROW_BYTES
-        if size > _LARGE:
+        if size >= LARGE:
             prepared = self._loop.run_in_executor(self._large, job.be_prepared)
             prepared.add_done_callback(partial(self._enqueue, job))
         else:

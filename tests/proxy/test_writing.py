@@ -1,6 +1,8 @@
 """How the row of a call gets into the log: when it begins and when it ends, or all at once."""
 
 import asyncio
+import gzip
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,29 @@ async def test_a_large_request_is_read_in_a_thread_and_described_once_it_is_comm
     await writer.aclose()
     with Log.read(tmp_path / "a.db") as log:
         assert [found.state for found in log.rows(Call)] == ["closed"]
+
+
+async def test_what_may_decode_to_much_is_decoded_in_a_thread(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    def price(row: Call) -> Call:
+        threads.append(threading.current_thread().name)
+        return row
+
+    coded = gzip.compress(ANSWER[:-1] + b" " * 1_000_000 + b"}")
+    headers = {"content-type": "application/json", "content-encoding": "gzip", "content-length": str(len(coded))}
+    watcher = watch("chat.completions", headers)
+    watcher.feed(coded, 2.0)
+    watcher.finish()
+    writer = await LogWriter.open(tmp_path / "a.db")
+    opening = open_call(writer, replace(call_of("s", 1), request_encoding="gzip"), gzip.compress(BODY), REDACTOR)
+    row = await opening.described()
+    assert (row.request_model, row.seq, opening.is_committed) == ("m", 1, True)
+    bomb = Answer(Head(200, 1.5, "application/json", "gzip", None), watcher)
+    closed = await close_call(writer, row, [], bomb, REDACTOR, price=price, opening=opening)
+    await writer.aclose()
+    assert (closed.outcome, closed.response_bytes) == ("ok", len(coded))
+    assert threads == ["cellmeter-large_0"]
 
 
 async def test_a_request_is_stored_as_what_is_new_since_the_one_whose_history_it_goes_on_from(tmp_path: Path) -> None:
