@@ -25,7 +25,7 @@ from typing import Any, Final, Self, TypeVar
 from cellmeter_proxy.log import Log, make_blob
 from cellmeter_proxy.logfile import Durability
 from cellmeter_proxy.record import Record
-from cellmeter_proxy.transact import Job, LogUnwritableError, NotNowError, Settled, Transactor
+from cellmeter_proxy.transact import Begun, Job, LogUnwritableError, NotNowError, Settled, Transactor
 from cellmeter_proxy.turn import Turn
 from cellmeter_proxy.waitlist import Waiting
 
@@ -172,17 +172,18 @@ class LogWriter:
             size: of what ``prepare`` works on, in bytes.
 
         Returns:
-            A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one.
+            A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one. Where
+            it fails by itself, and not for the log, ``job`` is done without it.
 
         """
-        if not job.number or job.also is not None or size >= LARGE:
+        if not job.number or job.begun is not None or size >= LARGE:
             return None
         job.be_prepared()
         if job.error is None:
             begun: Any = job.prepared
+            job.begun = Begun(begun, job.apply, job.future, job.otherwise)
             job.prepare, job.is_prepared = partial(prepare, begun), False
-            job.apply, job.otherwise = apply, otherwise
-            job.also, job.future = job.future, self._loop.create_future()
+            job.apply, job.otherwise, job.future = apply, otherwise, self._loop.create_future()
             self._unfolded += size // 2
         self.hurry(job)
         return job.future
@@ -318,11 +319,21 @@ class LogWriter:
             if isinstance(error, LogUnwritableError):
                 self._owe(job)
             _resolve(job.future, result, error)
-            if job.also is not None:
-                _resolve(job.also, result, error)
-                if error is not None:
-                    job.also.exception()  # it is told by the other one, too: nobody need ask
+            if job.begun is not None:
+                self._settle_begun(job.begun, result, error)
         self._quiet.set()
+
+    def _settle_begun(self, begun: Begun, result: Any, error: Exception | None) -> None:
+        """What was completed has the end of what completed it, unless that failed by itself."""
+        if error is None or isinstance(error, LogUnwritableError):
+            _resolve(begun.future, result, error)
+            if error is not None:
+                begun.future.exception()  # it is told by the other one, too: nobody need ask
+            return
+        self._unsettled += 1
+        self._enqueue(
+            Job(_nothing, begun.apply, begun.future, begun.otherwise, prepared=begun.prepared, is_prepared=True)
+        )
 
     # What the log did not take, and must
 
