@@ -49,6 +49,8 @@ class Job(Generic[P, T]):
     """It may take long, and is not done in the event loop's thread."""
     patient: bool = False
     """Nobody needs it written at once."""
+    refused: bool = False
+    """It is for a call that is refused, and not sent, where this fails."""
     since: float = 0.0
     """When it came, by the event loop's clock, where it is patient."""
     number: int = 0
