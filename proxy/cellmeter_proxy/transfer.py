@@ -23,7 +23,8 @@ def below_chunked(headers: CIMultiDictProxy[str]) -> str | None:
     if "transfer-encoding" not in headers:
         return None
     applied = codings(",".join(headers.getall("transfer-encoding")))
-    if applied[-1:] == [_CHUNKED]:
+    # It is applied once, however often it is named (RFC 9112 §6.1): servers behind servers repeat the header.
+    while applied[-1:] == [_CHUNKED]:
         applied.pop()
     return ", ".join(applied) or None
 
