@@ -11,6 +11,7 @@ from cellmeter_proxy.http_message import Request, Response
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.transfer import below_chunked
 from cellmeter_proxy.writing import Opening
 
 
@@ -94,6 +95,10 @@ class Upload:
 
     async def receive(self, request: Request, silence_s: float) -> None:
         """Read the whole body, or as much of it as comes."""
+        applied = below_chunked(request.headers)
+        if applied is not None:
+            self.trouble = web.RequestPayloadError(f"its transfer coding is not known here: {applied[:100]}")
+            return
         try:
             if request.content.is_eof():
                 self.chunks.append(request.content.read_nowait())

@@ -25,6 +25,7 @@ _MAX_HEAD: Final = 1024 * 1024
 _MAX_WAITING: Final = 128 * 1024
 _SWITCHING: Final = 101
 _UNCHUNKED: Final = "Not enough data to satisfy transfer length header."
+_NO_STATUS: Final = "the answer has no status between 100 and 999"
 _NUL: Final = "a header of the answer holds a NUL"
 _TOO_LONG: Final = "the head of the answer is too long"
 _SHORT: Final = "Not enough data to satisfy content length header."
@@ -252,7 +253,8 @@ class ProviderAnswer:
         self.overrun = self.is_whole
 
     def on_status(self, phrase: bytes) -> None:
-        self.reason += phrase
+        if not self.head.done():
+            self.reason += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.head.done():  # a trailer
@@ -261,13 +263,17 @@ class ProviderAnswer:
             raise ValueError(_TOO_LONG)
         if b"\0" in value:  # RFC 9110 §5.5; the parser lets it pass
             raise ValueError(_NUL)
-        self.raw_headers.append((name, value.rstrip(b" \t")))
+        # Nothing may stand between a name and its colon, and a proxy removes it (RFC 9112 §5.1): the next reader could
+        # take the name for another one.
+        self.raw_headers.append((name.rstrip(b" \t"), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         if parser is None or self.head.done():
             return
         status = parser.get_status_code()
+        if status < 100:  # RFC 9110 §15; the parser lets it pass
+            raise ValueError(_NO_STATUS)
         if 100 <= status < 200 and status != _SWITCHING:
             # Said before the answer itself (RFC 9110 §15.2).
             self.raw_headers, self.reason = [], b""

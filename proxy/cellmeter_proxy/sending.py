@@ -19,11 +19,12 @@ from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, RequestHeaders
-from cellmeter_proxy.http_answer import Take
+from cellmeter_proxy.http_answer import ProviderAnswer, Take
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms, tells_of_limits
 from cellmeter_proxy.record import Attempt, now_us
+from cellmeter_proxy.transfer import Unwrapped, below_chunked
 from cellmeter_proxy.wire.fields import load_object, text
 
 _REFUSING: Final = frozenset({400, 422})
@@ -203,13 +204,9 @@ class Sender:
         content = outgoing.asking if asking and outgoing.asking is not None else outgoing.body
         n, started_at = len(attempts) + 1, now_us()
         began = time.perf_counter()
+        lines = outgoing.headers.lines(outgoing.key, identity=asking or outgoing.identity)
         try:
-            response = await self._client.request(
-                outgoing.method,
-                outgoing.target,
-                outgoing.headers.lines(outgoing.key, identity=asking or outgoing.identity),
-                content,
-            )
+            response = _unwrapped(await self._client.request(outgoing.method, outgoing.target, lines, content))
         except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             unsent = isinstance(error, PeerHungUpError)
             broken = no_answer(error, self._upstream, self._limits)
@@ -232,6 +229,16 @@ class Sender:
             )
         )
         return Incoming(response, asked=asking)
+
+
+def _unwrapped(answer: ProviderAnswer) -> ProviderResponse:
+    """An answer without the transfer codings that it may have come in."""
+    applied = below_chunked(answer.headers)
+    try:
+        return answer if applied is None else Unwrapped(answer, applied)
+    except HttpProcessingError:
+        answer.close()
+        raise
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
