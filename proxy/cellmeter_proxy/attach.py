@@ -12,7 +12,7 @@ from typing import Protocol
 import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.http_answer import Take
+from cellmeter_proxy.http_body import Take
 from cellmeter_proxy.outcome import Broken
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.sending import Incoming, NoAnswerError

@@ -22,7 +22,7 @@ _BODILESS: Final = frozenset({204, 304})
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-class Line(Protocol):
+class ClientLine(Protocol):
     """The connection that a request came over."""
 
     transport: asyncio.Transport | None
@@ -49,7 +49,7 @@ class Request:
         "raw_headers",
     )
 
-    def __init__(self, message: RawRequestMessage, content: StreamReader, connection: Line) -> None:
+    def __init__(self, message: RawRequestMessage, content: StreamReader, connection: ClientLine) -> None:
         self.method: str = message.method
         self.path: str = message.url.raw_path
         """As received, percent-encoded, without the query."""

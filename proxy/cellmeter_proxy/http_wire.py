@@ -86,7 +86,7 @@ class Wire(asyncio.Protocol):
         """
         if self.transport is None or self.spent:
             raise RuntimeError("the connection takes no request")
-        self._answer = answer = ProviderAnswer(self, bodiless=bodiless)
+        self._answer = answer = ProviderAnswer(self, self._loop, bodiless=bodiless)
         if body:
             self.transport.writelines((head, body))
         else:

@@ -19,7 +19,7 @@ from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, RequestHeaders
-from cellmeter_proxy.http_answer import Take
+from cellmeter_proxy.http_body import Take
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms, tells_of_limits
