@@ -110,7 +110,7 @@ class Tape:
         if self._incoming is None:
             if isinstance(self._trouble, NoAnswerError):
                 raise self._trouble
-            raise NoAnswerError(Broken("upstream_unreachable", "the call that was joined had no answer"), unsent=False)
+            raise NoAnswerError(Broken("upstream_unreachable", "the call that was joined had no answer"))
         return self._incoming
 
     async def read_on(self, incoming: Incoming) -> AsyncIterator[bytes]:

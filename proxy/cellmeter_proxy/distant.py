@@ -86,7 +86,7 @@ class _Borrowed:
         """See ``Playable``."""
         head = self._fetching.result()
         if isinstance(head, NoAnswer):
-            raise NoAnswerError(head.broken, unsent=False)
+            raise NoAnswerError(head.broken)
         if not isinstance(head, AnswerHead):
             raise TypeError(type(head).__name__)
         return Incoming(_DistantAnswer(head, self._link, self._call_id), head.asked)

@@ -123,13 +123,8 @@ class ProviderAnswer(ArrivingBody):
         self.reason += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.status:  # a trailer
-            return
-        if len(name) + len(value) > HEADER_LIMIT or len(self.raw_headers) >= _MAX_HEADERS:
-            raise ValueError(_TOO_LONG)
-        if b"\0" in value:  # RFC 9110 §5.5; the parser lets it pass
-            raise ValueError(_NUL)
-        self.raw_headers.append((name, value.rstrip(b" \t")))
+        if not self.status:  # else it is a trailer
+            self.raw_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -142,6 +137,7 @@ class ProviderAnswer(ArrivingBody):
             return
         if status < 100:  # RFC 9110 §15; the parser takes any three digits
             raise ValueError(_NO_STATUS)
+        self.raw_headers = _checked(self.raw_headers)
         self.status = status
         headers = [
             (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in self.raw_headers
@@ -199,3 +195,18 @@ class ProviderAnswer(ArrivingBody):
             self._error = aiohttp.ClientPayloadError(f"Response payload is not completed: {error!r}")
         self.close()
         self._tell()
+
+
+def _checked(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers without the space behind their values.
+
+    Raises:
+        ValueError: there are more or longer ones than any provider sends, or what the parser should not let pass.
+
+    """
+    longest = max([len(name) + len(value) for name, value in headers], default=0)
+    if longest > HEADER_LIMIT or len(headers) > _MAX_HEADERS:
+        raise ValueError(_TOO_LONG)
+    if b"\0" in b"".join([value for _, value in headers]):  # RFC 9110 §5.5
+        raise ValueError(_NUL)
+    return [(name, value.rstrip(b" \t")) for name, value in headers]

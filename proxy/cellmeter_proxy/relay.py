@@ -123,7 +123,7 @@ class Relay:
     @property
     def throttle(self) -> Throttle:
         """What the provider has refused for its rate limit."""
-        return self._persistence.throttle
+        return self._sender.throttle
 
     async def handle(self, request: Request) -> Response:
         """Relay one request, on whichever path."""
