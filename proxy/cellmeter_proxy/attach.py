@@ -6,7 +6,6 @@ are two requests. The call that was joined keeps the usage; the one that joined 
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
@@ -161,7 +160,7 @@ class Tape:
         news.set()
 
 
-class _Taped(Incoming):
+class _Taped(Incoming, frozen=True):
     """An answer whose pieces are given by ``chunks`` alone."""
 
     @property
@@ -175,16 +174,14 @@ class _Taped(Incoming):
                 yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Recorded(_Taped):
+class _Recorded(_Taped, frozen=True, kw_only=True):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:
         return self.tape.read_on(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Played(_Taped):
+class _Played(_Taped, frozen=True, kw_only=True):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from aiohttp import web
+from msgspec import Struct
 
 from cellmeter_proxy.http_message import Request, Response
 from cellmeter_proxy.record import Attempt, Call
@@ -14,8 +14,7 @@ from cellmeter_proxy.redact import Redactor
 from cellmeter_proxy.writing import Opening
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(Struct):
     """One call while it lasts."""
 
     request: Request
@@ -28,7 +27,7 @@ class Exchange:
     opening: Opening
     asking: bytes | None = None
     """What goes to the provider instead of the body, so that its stream reports usage."""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     client_gone_at: int | None = None
     response: Response | None = None
     """The answer to the client, once its head has been released."""
@@ -80,11 +79,10 @@ class Exchange:
         return self.call
 
 
-@dataclass(slots=True)
-class Upload:
+class Upload(Struct):
     """The body of a request as it came."""
 
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: list[bytes] = []
     trouble: Exception | None = None
     """Why it is not whole."""
 
@@ -92,12 +90,16 @@ class Upload:
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
+    def take(self, request: Request) -> bool:
+        """Take a body that is there; False where it is still to come."""
+        if not request.content.is_eof():
+            return False
+        self.chunks.append(request.content.read_nowait())
+        return True
+
     async def receive(self, request: Request, silence_s: float) -> None:
-        """Read the whole body, or as much of it as comes."""
+        """Read the whole body as it comes, or as much of it as does."""
         try:
-            if request.content.is_eof():
-                self.chunks.append(request.content.read_nowait())
-                return
             request.invite_body()
             async with asyncio.timeout(silence_s) as patience:
                 async for chunk in request.content.iter_any():

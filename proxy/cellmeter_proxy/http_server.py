@@ -1,7 +1,7 @@
 """Clients' connections: asyncio's protocol and aiohttp's parser, without a web framework.
 
-Invariant: one request of a connection is read at a time, and answered by a task of its own; what a client sends ahead
-waits.
+Invariant: one request of a connection is read and answered at a time; what a client sends ahead waits. A connection
+has one task for all its requests, which outlives it where a call is still to be recorded.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
-        """What answers requests, also those whose clients have gone."""
+        """What answers requests, one for a connection, also those whose clients have gone."""
         self.is_ending = False
         """No connection is kept for another request."""
 
@@ -61,7 +61,7 @@ class Server:
         self.is_ending = True
         for connection in list(self.connections):
             connection.end_if_idle()
-        awaited = {connection.task for connection in self.connections if connection.task is not None}
+        awaited = {connection.task for connection in self.connections if connection.is_busy and connection.task}
         try:
             if awaited:
                 await asyncio.wait(awaited, timeout=patience_s)
@@ -76,7 +76,7 @@ class Server:
 class Connection(BaseProtocol):
     """One connection of a client."""
 
-    __slots__ = ("_ahead", "_content", "_server", "_since", "_timer", "is_slow", "task")
+    __slots__ = ("_ahead", "_content", "_next", "_server", "_since", "_timer", "is_busy", "is_slow", "task")
 
     def __init__(self, server: Server) -> None:
         parser = HttpRequestParser(
@@ -95,10 +95,13 @@ class Connection(BaseProtocol):
         self._ahead = b""  # what came after it
         self._since = 0.0  # when the connection began to wait for a request
         self._timer: asyncio.TimerHandle | None = None
+        self._next: asyncio.Future[Request | None] | None = None  # the next request, where it is waited for
+        self.is_busy = False
+        """A request is being answered."""
         self.is_slow = False
         """The client takes less than it is sent."""
         self.task: asyncio.Task[None] | None = None
-        """What answers the request."""
+        """What answers the requests, from the first one on."""
 
     # What the event loop calls
 
@@ -130,9 +133,8 @@ class Connection(BaseProtocol):
             self._refuse(error)
             return
         for message, body in messages:
-            self._content = body
-            self.task = task = self._loop.create_task(self._answer(Request(message, body, self)))
-            self._server.tasks.add(task)
+            self._content, self.is_busy = body, True
+            self._take(Request(message, body, self))
         if is_upgrade:
             # The connection ends with the answer.
             self._parser = None
@@ -158,6 +160,8 @@ class Connection(BaseProtocol):
             self._timer.cancel()
         if self._content is not None and not self._content.is_eof():
             self._content.set_exception(exc or ConnectionResetError("Connection lost"))
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
 
     # The requests
 
@@ -168,7 +172,7 @@ class Connection(BaseProtocol):
 
     def end_if_idle(self) -> None:
         """End the connection, unless a request is being answered."""
-        if self.task is None:
+        if not self.is_busy:
             self.end()
 
     def end(self) -> None:
@@ -176,8 +180,29 @@ class Connection(BaseProtocol):
         if self.transport is not None:
             self.transport.close()
 
-    async def _answer(self, request: Request) -> None:
-        task, content, keeps = self.task, request.content, False
+    def _take(self, request: Request) -> None:
+        """Have a request answered."""
+        if self._next is not None and not self._next.done():
+            self._next.set_result(request)
+            return
+        self.task = self._loop.create_task(self._answer_all(request))
+        self._server.tasks.add(self.task)
+        self.task.add_done_callback(self._server.tasks.discard)
+
+    async def _answer_all(self, request: Request | None) -> None:
+        """Answer one request after another, for as long as the connection is kept."""
+        try:
+            while request is not None and await self._answer(request):
+                self._next = following = self._loop.create_future()
+                request = None  # nothing of a call stays while the next one is waited for
+                self._go_on()
+                request = await following
+        finally:
+            self.end()
+
+    async def _answer(self, request: Request) -> bool:
+        """Answer a request; whether the connection takes another one."""
+        content, keeps = request.content, False
         try:
             response = await self._server.handler(request)
             response.begin(request)
@@ -189,13 +214,8 @@ class Connection(BaseProtocol):
             request.break_off()
             raise
         finally:
-            self.task = self._content = None
-            if task is not None:
-                self._server.tasks.discard(task)
-        if keeps and self._parser is not None and not self._server.is_ending:
-            self._go_on()
-        else:
-            self.end()
+            self._content, self.is_busy = None, False
+        return keeps and self._parser is not None and not self._server.is_ending
 
     async def _is_read(self, content: StreamReader) -> bool:
         """Whether the rest of a request comes soon. A client that is cut off while it sends may not read the answer."""
@@ -232,7 +252,7 @@ class Connection(BaseProtocol):
     def _look(self) -> None:
         """End a connection that has been idle for long."""
         left_s = self._since + _KEEP_IDLE_S - self._loop.time()
-        if self.task is None and left_s <= 0:
+        if not self.is_busy and left_s <= 0:
             self.end()
         else:
             self._timer = self._loop.call_later(max(left_s, 1.0), self._look)

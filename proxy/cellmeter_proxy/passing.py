@@ -74,11 +74,13 @@ class Passage:
         self._drained = 0  # bytes that nobody waited for
         self._looking: asyncio.TimerHandle | None = None
 
-    async def run(self) -> Response:
+    def run(self) -> Awaitable[Response]:
         """Pass the answer on to its end, and close the row on the way."""
+        return self._pass_whole() if self._incoming.is_whole and self._envelope is None else self._pass_on()
+
+    async def _pass_on(self) -> Response:
+        """Pass on an answer that is still to come, or whose client has its head already."""
         exchange = self._exchange
-        if self._incoming.is_whole and self._envelope is None:
-            return await self._pass_whole()
         await self._release_head()
         broken = await self._pass_body()
         held = self._watcher.finish()

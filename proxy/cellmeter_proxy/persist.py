@@ -4,7 +4,6 @@ Invariant: nothing of an answer has been released when its call is tried again; 
 passed on as the provider gave it.
 """
 
-import dataclasses
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -85,7 +84,7 @@ class _Effort:
         if not self._kept:
             self._kept = True
             await self._stack.enter_async_context(kept_alive(self.exchange, self._patience))
-            self.outgoing = dataclasses.replace(self.outgoing, identity=True)
+            self.outgoing = replace(self.outgoing, identity=True)
 
 
 class Persistence:
@@ -177,7 +176,7 @@ class Persistence:
         try:
             incoming = await self._sender.send(effort.outgoing, effort.exchange.call.call_id, attempts)
             if is_passing(Trial(incoming.response.status)):
-                incoming = dataclasses.replace(incoming, read=incoming.read + await peek(incoming.response))
+                incoming = replace(incoming, read=incoming.read + await peek(incoming.response))
         except NoAnswerError as error:
             return error
         finally:

@@ -17,6 +17,7 @@ import dataclasses
 import logging
 import time
 import traceback
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -132,7 +133,8 @@ class Relay:
         self.open_calls += 1
         head = self._letterheads.of(request)
         try:
-            await upload.receive(request, self._config.upload_s)
+            if not upload.take(request):
+                await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
             await self._interrupt(self._begin(request, head, upload, self._admit(head), started_at))
             raise
@@ -320,8 +322,8 @@ class Relay:
 
     # The row
 
-    async def _close_answer(self, exchange: Exchange, answer: Answer) -> None:
-        await self._commit(exchange, exchange.call, answer)
+    def _close_answer(self, exchange: Exchange, answer: Answer) -> Awaitable[None]:
+        return self._commit(exchange, exchange.call, answer)
 
     async def _close(self, exchange: Exchange, status: int | None, outcome: Outcome, error: str) -> None:
         row = replace(exchange.call, state="closed", status=status, outcome=outcome, error=error)

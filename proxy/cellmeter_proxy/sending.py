@@ -8,11 +8,11 @@ forbids a proxy to repeat a POST that may have been processed.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
 from msgspec.structs import replace
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -47,8 +47,7 @@ class NoAnswerError(Exception):
         """No connection came about, for a reason that may pass."""
 
 
-@dataclass(frozen=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """A request as it goes to the provider."""
 
     method: str
@@ -83,8 +82,7 @@ class ProviderResponse(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Incoming:
+class Incoming(Struct, frozen=True):
     """An answer whose head has come."""
 
     response: ProviderResponse
