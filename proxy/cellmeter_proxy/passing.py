@@ -7,11 +7,11 @@ that complete its answer changes nothing of the answer.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import aiohttp
+from msgspec.structs import replace
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
@@ -89,7 +89,7 @@ class Passage:
             if self._envelope is not None and self._answered:
                 await self._write(self._envelope.end())
         else:
-            await self._close(exchange, dataclasses.replace(self._answer, broken=broken))
+            await self._close(exchange, replace(self._answer, broken=broken))
         if broken is not None and not (self._answered and not self._response.has_length):
             exchange.request.break_off()
         return self._response
@@ -203,7 +203,7 @@ class Passage:
             out += watcher.feed(received[at : at + size], time)
             at += size
         self._watcher = watcher
-        self._answer = self._exchange.answer = dataclasses.replace(self._answer, watcher=watcher)
+        self._answer = self._exchange.answer = replace(self._answer, watcher=watcher)
         return bytes(out[self._released :])
 
     async def _complete(self, held: bytes) -> None:

@@ -13,7 +13,6 @@ that breaks off breaks the client's connection too.
 """
 
 import asyncio
-import dataclasses
 import logging
 import time
 import traceback
@@ -362,4 +361,4 @@ class Relay:
             why = Broken("interrupted", "the proxy was stopped")
             row = replace(call, state="interrupted", outcome=why.outcome, error=why.reason)
             answer = exchange.answer
-            await self._commit(exchange, row, None if answer is None else dataclasses.replace(answer, broken=why))
+            await self._commit(exchange, row, None if answer is None else replace(answer, broken=why))
