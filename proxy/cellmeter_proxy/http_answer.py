@@ -62,7 +62,7 @@ class ProviderAnswer(ArrivingBody):
         self.overrun = False
         """More has come than the answer."""
         self._bodiless = bodiless
-        self._fed = 0  # bytes before the end of the head
+        self._fed = 0  # bytes until the head had come, and what came with its end
         self._needs_end: str | None = None  # what is missing where the connection ends before the body has ended
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # As browsers and other clients have it: some providers end lines with a mere LF, or pad the sizes of chunks.
@@ -83,6 +83,8 @@ class ProviderAnswer(ArrivingBody):
         parser = self._parser
         if parser is None:
             return
+        if not self.status:
+            self._fed += len(data)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -92,9 +94,7 @@ class ProviderAnswer(ArrivingBody):
             return
         if self.status:
             self._tell()
-            return
-        self._fed += len(data)
-        if self._fed > _MAX_HEAD:
+        elif self._fed > _MAX_HEAD:
             self._break(HttpProcessingError(code=400, message=_TOO_LONG))
 
     def lose(self, error: BaseException | None) -> None:
@@ -137,7 +137,7 @@ class ProviderAnswer(ArrivingBody):
             return
         if status < 100:  # RFC 9110 §15; the parser takes any three digits
             raise ValueError(_NO_STATUS)
-        self.raw_headers = _checked(self.raw_headers)
+        self._check()
         self.status = status
         headers = [
             (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in self.raw_headers
@@ -153,6 +153,21 @@ class ProviderAnswer(ArrivingBody):
         if self._bodiless:
             # The parser would wait for what the head announces.
             self._end(keep=False)
+
+    def _check(self) -> None:
+        """Refuse headers like no provider's, or what the parser should not let pass, and take the space behind values.
+
+        Raises:
+            ValueError: for the parser, which hands it on.
+
+        """
+        headers = self.raw_headers
+        sizes = [len(name) + len(value) for name, value in headers] if self._fed > HEADER_LIMIT else []
+        if len(headers) > _MAX_HEADERS or max(sizes, default=0) > HEADER_LIMIT:
+            raise ValueError(_TOO_LONG)
+        if b"\0" in b"".join([value for _, value in headers]):  # RFC 9110 §5.5
+            raise ValueError(_NUL)
+        self.raw_headers = [(name, value.rstrip(b" \t")) for name, value in headers]
 
     def on_message_complete(self) -> None:
         parser = self._parser
@@ -195,18 +210,3 @@ class ProviderAnswer(ArrivingBody):
             self._error = aiohttp.ClientPayloadError(f"Response payload is not completed: {error!r}")
         self.close()
         self._tell()
-
-
-def _checked(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Headers without the space behind their values.
-
-    Raises:
-        ValueError: there are more or longer ones than any provider sends, or what the parser should not let pass.
-
-    """
-    longest = max([len(name) + len(value) for name, value in headers], default=0)
-    if longest > HEADER_LIMIT or len(headers) > _MAX_HEADERS:
-        raise ValueError(_TOO_LONG)
-    if b"\0" in b"".join([value for _, value in headers]):  # RFC 9110 §5.5
-        raise ValueError(_NUL)
-    return [(name, value.rstrip(b" \t")) for name, value in headers]

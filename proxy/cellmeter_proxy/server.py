@@ -129,27 +129,8 @@ async def serve(
             upstream.url, connect_s=config.connect_s, silence_s=config.silence_s, http_proxy=config.http_proxy
         )
         await stack.enter_async_context(client)
-        keys = KeyRing()
-        relay = Relay(
-            RelayConfig(
-                upstream=upstream,
-                writer_name=writer_name(),
-                salt=salt,
-                cells_only=config.cells_only,
-                ask_usage=config.ask_usage,
-                connect_s=config.connect_s,
-                silence_s=config.silence_s,
-                upload_s=config.upload_s,
-                drain_s=config.drain_s,
-                on_429=config.on_429,
-                patience=config.patience,
-            ),
-            writer,
-            keys,
-            client,
-            commons,
-            policy=Policy(commons.till, config.granted_tools),
-        )
+        keys, policy = KeyRing(), Policy(commons.till, config.granted_tools)
+        relay = Relay(_relay_config(config, upstream, salt), writer, keys, client, commons, policy=policy)
         commons.metrics.watch_open_calls(lambda: relay.open_calls)
         server = Server(
             make_handler(relay, writer, commons),
@@ -159,6 +140,22 @@ async def serve(
         stack.push_async_callback(server.shutdown, config.shutdown_s)
         url = await _listen(server, config, commons.sockets, stack)
         yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
+
+
+def _relay_config(config: ProxyConfig, upstream: Upstream, salt: str) -> RelayConfig:
+    return RelayConfig(
+        upstream=upstream,
+        writer_name=writer_name(),
+        salt=salt,
+        cells_only=config.cells_only,
+        ask_usage=config.ask_usage,
+        connect_s=config.connect_s,
+        silence_s=config.silence_s,
+        upload_s=config.upload_s,
+        drain_s=config.drain_s,
+        on_429=config.on_429,
+        patience=config.patience,
+    )
 
 
 def make_handler(relay: Relay, writer: LogWriter, commons: Commons) -> Handler:

@@ -1,8 +1,10 @@
 """Connections of clients: requests one after another, whatever is sent ahead."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -56,6 +58,29 @@ async def test_a_megabyte_sent_ahead_waits_for_its_turn(recorder: Recorder, log_
         assert (await client.until(b"{}")).startswith(b"HTTP/1.1 200 ")
         await client.close()
     assert statuses(log_path) == [200] * 2
+
+
+async def test_a_client_that_says_it_sends_nothing_more_counts_as_gone(recorder: Recorder, log_path: Path) -> None:
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        asked.set()
+        await left.wait()
+
+    async with LiteralProvider([wait, json_answer(b"{}")]) as provider, recorder(provider) as proxy:
+        address = urlsplit(proxy.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(request(b"{}"))
+        await asked.wait()
+        writer.write_eof()
+        assert await reader.read() == b""
+        left.set()
+        writer.close()
+        async with asyncio.timeout(5):
+            while proxy.open_calls():
+                await asyncio.sleep(0)
+    with Log.read(log_path) as log:
+        assert [(call.outcome, call.status) for call in log.rows(Call)] == [("client_gone", 200)]
 
 
 @pytest.mark.parametrize("more", [b"and more", b"HTTP/1.1 200 OK\r\n", json_answer(b'{"n":9}')])
