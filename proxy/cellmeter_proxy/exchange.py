@@ -92,9 +92,9 @@ class Upload(Struct):
 
     def take(self, request: Request) -> bool:
         """Take a body that is there; False where it is still to come."""
-        if not request.content.is_eof():
+        if request.body is None and not request.content.is_eof():
             return False
-        self.chunks.append(request.content.read_nowait())
+        self.chunks.append(request.content.read_nowait() if request.body is None else request.body)
         return True
 
     async def receive(self, request: Request, silence_s: float) -> None:

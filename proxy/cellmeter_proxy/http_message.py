@@ -40,6 +40,7 @@ class Request:
     __slots__ = (
         "_connection",
         "_message",
+        "body",
         "content",
         "headers",
         "is_http_1_1",
@@ -49,7 +50,9 @@ class Request:
         "raw_headers",
     )
 
-    def __init__(self, message: RawRequestMessage, content: StreamReader, connection: ClientLine) -> None:
+    def __init__(
+        self, message: RawRequestMessage, content: StreamReader, connection: ClientLine, body: bytes | None = None
+    ) -> None:
         self.method: str = message.method
         self.path: str = message.url.raw_path
         """As received, percent-encoded, without the query."""
@@ -63,6 +66,8 @@ class Request:
         """Whether the client knows chunks."""
         self.content = content
         """The body, as it comes."""
+        self.body = body
+        """The body, where it has come with the head, and nothing is to be read."""
         self._message = message
         self._connection = connection
 

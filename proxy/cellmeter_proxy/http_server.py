@@ -13,9 +13,10 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from cellmeter_proxy.headers import HEADER_LIMIT
+from cellmeter_proxy.http_heads import Heads, Whole, whole
 from cellmeter_proxy.http_message import Reply, Request, Response
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -46,6 +47,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         """What answers requests, one for a connection, also those whose clients have gone."""
+        self.heads = Heads()
         self.is_ending = False
         """No connection is kept for another request."""
 
@@ -79,7 +81,18 @@ class Connection(BaseProtocol):
     # A client that says it sends nothing more (FIN) counts as gone, as for nginx, Go's net/http and uvicorn:
     # a killed agent's connection looks the same until a write fails, and what it asked for is not to go on till then.
 
-    __slots__ = ("_ahead", "_content", "_next", "_server", "_since", "_timer", "is_busy", "is_slow", "task")
+    __slots__ = (
+        "_ahead",
+        "_content",
+        "_is_between",
+        "_next",
+        "_server",
+        "_since",
+        "_timer",
+        "is_busy",
+        "is_slow",
+        "task",
+    )
 
     def __init__(self, server: Server) -> None:
         parser = HttpRequestParser(
@@ -99,6 +112,7 @@ class Connection(BaseProtocol):
         self._since = 0.0  # when the connection began to wait for a request
         self._timer: asyncio.TimerHandle | None = None
         self._next: asyncio.Future[Request | None] | None = None  # the next request, where it is waited for
+        self._is_between = True  # what has come is whole requests, so that the next bytes begin one
         self.is_busy = False
         """A request is being answered."""
         self.is_slow = False
@@ -126,21 +140,33 @@ class Connection(BaseProtocol):
             if len(self._ahead) > _AHEAD_BYTES and not self._buffer_paused:
                 self._pause_reading_for_buffer()
             return
-        parser: Any = self._parser  # that of C, whose types aiohttp does not tell
-        if parser is None:
+        if self._parser is None:
             return
+        request = whole(data) if self._is_between else None
+        known = None if request is None else self._server.heads.find(request.head)
+        if request is None or known is None:
+            self._parse(data, request)
+        else:
+            self._take(Request(known, EMPTY_PAYLOAD, self, request.body))
+
+    def _parse(self, data: bytes, request: Whole | None) -> None:
+        """Have the parser read what has come; where that looks like a whole request, it is given taken apart, too."""
+        parser: Any = self._parser  # that of C, whose types aiohttp does not tell
         messages: Sequence[tuple[RawRequestMessage, StreamReader]]
         try:
             messages, is_upgrade, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             self._refuse(error)
             return
-        for message, body in messages:
-            self._content, self.is_busy = body, True
-            self._take(Request(message, body, self))
         if is_upgrade:
             # The connection ends with the answer.
             self._parser = None
+        self._is_between = False
+        for message, content in messages:
+            if request is not None and request.is_said(message) and content.is_eof():
+                self._is_between = True
+                self._server.heads.learn(request.head, message)
+            self._take(Request(message, content, self))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -185,6 +211,7 @@ class Connection(BaseProtocol):
 
     def _take(self, request: Request) -> None:
         """Have a request answered."""
+        self._content, self.is_busy = request.content, True
         if self._next is not None and not self._next.done():
             self._next.set_result(request)
             return
@@ -238,7 +265,8 @@ class Connection(BaseProtocol):
             self._resume_reading_for_buffer()
         if self._parser is not None:
             self._parser.message_consumed()
-            self.data_received(ahead)
+            if ahead or not self._is_between:
+                self.data_received(ahead)
 
     def _refuse(self, error: HttpProcessingError) -> None:
         """What came is not HTTP, or goes on as none."""

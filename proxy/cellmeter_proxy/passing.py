@@ -140,14 +140,15 @@ class Passage:
         """Pass a piece on the moment it comes; False where there is more to do than that."""
         exchange = self._exchange
         out = self._watcher.feed(chunk, exchange.ms()) if self._recognised else self._feed(chunk)
-        if exchange.closed or not exchange.awaited:
+        if exchange.client_gone_at is None and not exchange.closed:
+            if self._envelope is None and not self._watcher.terminal:
+                try:
+                    return self._response.put(out)
+                except ConnectionError:
+                    exchange.client_gone_at = now_us()
+                    return False
+        elif exchange.closed or not exchange.followers:
             self._drained += len(chunk)
-        elif self._envelope is None and exchange.client_gone_at is None and not self._watcher.terminal:
-            try:
-                return self._response.put(out)
-            except ConnectionError:
-                exchange.client_gone_at = now_us()
-                return False
         self._backlog += out
         return False
 
