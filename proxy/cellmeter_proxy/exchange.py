@@ -68,11 +68,6 @@ class Exchange(Struct):
         """Milliseconds since the whole request had been received."""
         return (time.perf_counter() - self.began) * 1000
 
-    async def described(self) -> Call:
-        """The row, for whoever releases nothing before it is closed: see ``Opening.described``."""
-        self.call = await self.opening.described()
-        return self.call
-
     async def opened(self) -> Call:
         """The row as written, after its commit. Whoever waits may be cancelled; the row may not."""
         self.call = await self.opening

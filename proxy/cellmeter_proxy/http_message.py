@@ -222,8 +222,10 @@ class Response:
         if not self.put(data):
             await self.drain()
 
-    async def end(self, data: bytes = b"") -> None:
+    def end(self, data: bytes = b"") -> bool:
         """Send the last piece of the body, if there is one, and end the answer. Nothing, where it has ended.
+
+        False where the client is slow, as of ``put``.
 
         Raises:
             ConnectionError: the client has gone.
@@ -236,8 +238,7 @@ class Response:
             data = b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK) if data else _LAST_CHUNK
         if self._head:
             data, self._head = self._head + data, b""
-        if data and not self._begun().put(data):
-            await self.drain()
+        return self._begun().put(data) if data else True
 
     def _begun(self) -> Request:
         if self._request is None:
@@ -263,10 +264,10 @@ class Reply(Response):
         lines += [b"%b: %b" % header for header in self.headers]
         return b"\r\n".join([*lines, b"Connection: close", b"", self.body])
 
-    async def end(self, data: bytes = b"") -> None:
+    def end(self, data: bytes = b"") -> bool:
         """See ``Response``."""
         body, self.body = self.body, b""
-        await super().end(body + data)
+        return super().end(body + data)
 
 
 def _phrase(status: int) -> bytes:

@@ -236,7 +236,8 @@ class Connection(BaseProtocol):
         try:
             response = await self._server.handler(request)
             response.begin(request)
-            await response.end()
+            if not response.end():
+                await response.drain()
             keeps = response.keep_alive and (content.is_eof() or await self._is_read(content))
         except ConnectionError:
             pass

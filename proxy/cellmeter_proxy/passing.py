@@ -105,7 +105,8 @@ class Passage:
         if exchange.client_gone_at is None:
             exchange.response = response
             try:
-                await response.end(out)
+                if not response.end(out):
+                    await response.drain()
             except ConnectionError:
                 exchange.client_gone_at = now_us()
                 await self._close(exchange, self._answer)

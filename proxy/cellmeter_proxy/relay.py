@@ -232,9 +232,8 @@ class Relay:
         try:
             # Of an answer that is whole nothing is released before the row is closed.
             whole = incoming.is_whole and exchange.early is None
-            call = await (exchange.described() if whole else exchange.opened())
-            if not incoming.asked:
-                exchange.call = replace(call, sent_hash=None)
+            call = await (exchange.opening.described() if whole else exchange.opening)
+            exchange.call = call if incoming.asked or call.sent_hash is None else replace(call, sent_hash=None)
             # A row that was committed before the trouble began says nothing of its end.
             self._complained = self._complained and self._writer.failing
             if incoming.response.status == _SWITCHING:
