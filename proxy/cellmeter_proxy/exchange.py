@@ -11,6 +11,7 @@ from cellmeter_proxy.http_message import Request, Response
 from cellmeter_proxy.record import Attempt, Call
 from cellmeter_proxy.recording import Answer
 from cellmeter_proxy.redact import Redactor
+from cellmeter_proxy.transfer import below_chunked
 from cellmeter_proxy.writing import Opening
 
 
@@ -86,15 +87,22 @@ class Upload(Struct):
         return b"".join(self.chunks)
 
     def take(self, request: Request) -> bool:
-        """Take a body that is there; False where it is still to come."""
-        if request.body is None and not request.content.is_eof():
+        """Take a body that came with the head; False where it is to be received."""
+        if request.body is None:
             return False
-        self.chunks.append(request.content.read_nowait() if request.body is None else request.body)
+        self.chunks.append(request.body)
         return True
 
     async def receive(self, request: Request, silence_s: float) -> None:
         """Read the whole body as it comes, or as much of it as does."""
+        applied = below_chunked(request.headers)
+        if applied is not None:
+            self.trouble = web.RequestPayloadError(f"its transfer coding is not known here: {applied[:100]}")
+            return
         try:
+            if request.content.is_eof():
+                self.chunks.append(request.content.read_nowait())
+                return
             request.invite_body()
             async with asyncio.timeout(silence_s) as patience:
                 async for chunk in request.content.iter_any():

@@ -18,9 +18,9 @@ _MAX_HEADERS: Final = 256
 _MAX_HEAD: Final = 1024 * 1024
 _SWITCHING: Final = 101
 _UNCHUNKED: Final = "Not enough data to satisfy transfer length header."
+_NO_STATUS: Final = "the answer has no status between 100 and 999"
 _NUL: Final = "a header of the answer holds a NUL"
 _TOO_LONG: Final = "the head of the answer is too long"
-_NO_STATUS: Final = "the answer has no status"
 _SHORT: Final = "Not enough data to satisfy content length header."
 
 
@@ -120,7 +120,8 @@ class ProviderAnswer(ArrivingBody):
         self.overrun = self.is_whole
 
     def on_status(self, phrase: bytes) -> None:
-        self.reason += phrase
+        if not self.status:
+            self.reason += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.status:  # else it is a trailer
@@ -131,12 +132,12 @@ class ProviderAnswer(ArrivingBody):
         if parser is None or self.status:
             return
         status = parser.get_status_code()
+        if status < 100:  # RFC 9110 §15; the parser lets it pass
+            raise ValueError(_NO_STATUS)
         if 100 <= status < 200 and status != _SWITCHING:
             # Said before the answer itself (RFC 9110 §15.2).
             self.raw_headers, self.reason = [], b""
             return
-        if status < 100:  # RFC 9110 §15; the parser takes any three digits
-            raise ValueError(_NO_STATUS)
         self._check()
         self.status = status
         headers = [
@@ -155,7 +156,7 @@ class ProviderAnswer(ArrivingBody):
             self._end(keep=False)
 
     def _check(self) -> None:
-        """Refuse headers like no provider's, or what the parser should not let pass, and take the space behind values.
+        """Refuse headers that no provider sends or no reader should see, and take the space behind names and values.
 
         Raises:
             ValueError: for the parser, which hands it on.
@@ -167,7 +168,9 @@ class ProviderAnswer(ArrivingBody):
             raise ValueError(_TOO_LONG)
         if b"\0" in b"".join([value for _, value in headers]):  # RFC 9110 §5.5
             raise ValueError(_NUL)
-        self.raw_headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+        # Nothing may stand between a name and its colon, and a proxy removes it (RFC 9112 §5.1): the next reader could
+        # take the name for another one.
+        self.raw_headers = [(name.rstrip(b" \t"), value.rstrip(b" \t")) for name, value in headers]
 
     def on_message_complete(self) -> None:
         parser = self._parser

@@ -28,6 +28,7 @@ class Wire(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_asked",
         "_connection",
         "_due",
         "_heard",
@@ -46,6 +47,7 @@ class Wire(asyncio.Protocol):
         self._silence_s = silence_s
         self._keep = keep
         self._answer: ProviderAnswer | None = None
+        self._asked = False  # a request was sent
         self._due = False  # something is to come, and its silence counts
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -60,17 +62,20 @@ class Wire(asyncio.Protocol):
         self._poll = select.poll()
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
-            self._poll.register(sock.fileno(), _HANG_UP)
+            # Of TLS also what is no answer to anything: tickets and new keys (RFC 8446 §4.6).
+            talks = 0 if self.transport.get_extra_info("ssl_object") else select.POLLIN
+            self._poll.register(sock.fileno(), _HANG_UP | talks)
 
     def is_spent(self) -> bool:
         """Whether the connection takes no request, also where the event loop has not come to see it (poll(2)).
 
-        Servers say 408 on an idle connection before they close it
-        (https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9).
+        What has come since the last answer would pass for the answer to the next request, of whichever client. Servers
+        say 408 on an idle connection before they close it (https://www.rfc-editor.org/rfc/rfc9110#section-15.5.9).
         """
         if self.spent or self.transport is None or self.transport.is_closing():
             return True
-        return bool(self._poll.poll(0))
+        # What comes over one that is fresh is shown to whoever asks, as no HTTP.
+        return any(self._asked or event & _HANG_UP for _, event in self._poll.poll(0))
 
     def ask(self, head: bytes, body: bytes, *, bodiless: bool) -> ProviderAnswer:
         """Send a request at once and whole; ``head`` of what it gives is done when the answer has begun.
@@ -86,6 +91,7 @@ class Wire(asyncio.Protocol):
         """
         if self.transport is None or self.spent:
             raise RuntimeError("the connection takes no request")
+        self._asked = True
         self._answer = answer = ProviderAnswer(self, self._loop, bodiless=bodiless)
         if body:
             self.transport.writelines((head, body))

@@ -7,6 +7,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from yarl import URL
 
+from cellmeter_proxy.counts import can_answer
 from cellmeter_proxy.record import Call, Dialect, Outcome, Usage
 from cellmeter_proxy.watch import Watcher
 from cellmeter_proxy.wire import AnswerFacts
@@ -140,6 +141,8 @@ def judge(
         return "client_gone", broken.reason if broken else "the client went away before the end of the answer"
     if broken is not None:
         return broken.outcome, broken.reason
+    if call.dialect in _JSON_DIALECTS and not can_answer(head.status):
+        return "http_error", _told(f"HTTP {head.status} carries no answer of a model", head)
     flaw = facts.error or _flaw(call, watcher, facts)
     return ("ok", None) if flaw is None else ("stream_error", flaw)
 

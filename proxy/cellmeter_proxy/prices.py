@@ -16,7 +16,7 @@ import hashlib
 import math
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import genai_prices
@@ -26,7 +26,7 @@ from cellmeter_proxy.counts import model_of, usage_of
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.rates import Rate, RateKey, dollars, key_of
 from cellmeter_proxy.record import Call, Usage
-from cellmeter_proxy.wire.fields import amount, as_object
+from cellmeter_proxy.wire.fields import amount, as_object, load
 
 Dollars = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -184,7 +184,7 @@ def reported_cost(usage: str | None) -> float | None:
 
     See https://openrouter.ai/docs/use-cases/usage-accounting.
     """
-    found: Any = None if usage is None else msgspec.json.decode(usage)
+    found = None if usage is None else load(usage.encode())
     objects = found if isinstance(found, list) else [found]
     return next((cost for one in reversed(objects) if (cost := amount(as_object(one).get("cost"))) is not None), None)
 

@@ -19,12 +19,14 @@ from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, RequestHeaders
+from cellmeter_proxy.http_answer import ProviderAnswer
 from cellmeter_proxy.http_body import Take
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms, tells_of_limits
 from cellmeter_proxy.record import Attempt, now_us
 from cellmeter_proxy.throttle import Throttle
+from cellmeter_proxy.transfer import Unwrapped, below_chunked
 from cellmeter_proxy.wire.fields import load_object, text
 
 _REFUSING: Final = frozenset({400, 422})
@@ -199,10 +201,10 @@ class Sender:
     ) -> Incoming:
         """One try; two where nothing of the first one was sent."""
         content, identity = (outgoing.body, outgoing.identity) if asking is None else (asking, True)
+        headers = outgoing.headers.lines(outgoing.key, identity=identity)
         n, started_at, began = len(attempts) + 1, now_us(), time.perf_counter()
         try:
-            headers = outgoing.headers.lines(outgoing.key, identity=identity)
-            response = await self._client.request(outgoing.method, outgoing.target, headers, content)
+            response = _unwrapped(await self._client.request(outgoing.method, outgoing.target, headers, content))
         except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             unsent = isinstance(error, PeerHungUpError)
             broken = no_answer(error, self._upstream, self._limits)
@@ -233,6 +235,16 @@ def _answered(response: ProviderResponse, call_id: str, n: int, started_at: int,
         request_id=request_id(headers),
         latency_ms=latency_ms,
     )
+
+
+def _unwrapped(answer: ProviderAnswer) -> ProviderResponse:
+    """An answer without the transfer codings that it may have come in."""
+    applied = below_chunked(answer.headers)
+    try:
+        return answer if applied is None else Unwrapped(answer, applied)
+    except HttpProcessingError:
+        answer.close()
+        raise
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

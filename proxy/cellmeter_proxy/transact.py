@@ -28,6 +28,15 @@ class LogUnwritableError(CellmeterError):
     """The log did not take a row; what the row describes must not be served."""
 
 
+class Begun(NamedTuple):
+    """Work that another piece was put in place of; it is done alone where that one fails by itself."""
+
+    prepared: Any
+    apply: Callable[[Log, Any], Any]
+    future: "asyncio.Future[Any]"
+    otherwise: Callable[[Any], Any] | None
+
+
 @dataclass(eq=False, slots=True)
 class Job(Generic[P, T]):
     """One piece of work, and who waits for it."""
@@ -40,6 +49,8 @@ class Job(Generic[P, T]):
     """It may take long, and is not done in the event loop's thread."""
     patient: bool = False
     """Nobody needs it written at once."""
+    refused: bool = False
+    """It is for a call that is refused, and not sent, where this fails."""
     since: float = 0.0
     """When it came, by the event loop's clock, where it is patient."""
     number: int = 0
@@ -48,8 +59,8 @@ class Job(Generic[P, T]):
     is_prepared: bool = False
     error: Exception | None = None
     """Why it could not be prepared."""
-    also: "asyncio.Future[T] | None" = None
-    """Who waited for the work that this one completes; it has the same end."""
+    begun: "Begun | None" = None
+    """The work that this one completes, and takes along."""
 
     def be_prepared(self) -> None:
         """Do what comes before the transaction, once; an error belongs to whoever submitted the work."""

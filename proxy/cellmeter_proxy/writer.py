@@ -15,7 +15,6 @@ one thread for the file and one for large bodies.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,8 +23,9 @@ from typing import Any, Final, Self, TypeVar
 
 from cellmeter_proxy.log import Log, make_blob
 from cellmeter_proxy.logfile import Durability
+from cellmeter_proxy.owed import Owed
 from cellmeter_proxy.record import Record
-from cellmeter_proxy.transact import Job, LogUnwritableError, NotNowError, Settled, Transactor
+from cellmeter_proxy.transact import Begun, Job, LogUnwritableError, NotNowError, Settled, Transactor
 from cellmeter_proxy.turn import Turn
 from cellmeter_proxy.waitlist import Waiting
 
@@ -36,13 +36,13 @@ P = TypeVar("P")
 Q = TypeVar("Q")
 _GROUP: Final = 256
 _SLICE_S: Final = 0.004
-_LARGE: Final = 128 * 1024
+LARGE: Final = 128 * 1024
+"""Work on so many bytes is prepared in a thread of its own."""
 _AGAIN_S: Final = 1.0
 _MOMENT_S: Final = 0.004
 """Patient work waits so long: the time of a fast answer, and of no use to a crash."""
 _TICK_S: Final = 0.001
 """The timers of an event loop are no finer than this."""
-_MAX_OWED: Final = 256
 _CHECKPOINT_BYTES: Final = 8 * 1024 * 1024
 _ROW_BYTES: Final = 8 * 1024
 """About what a row with its indexes adds to the write-ahead file."""
@@ -69,7 +69,7 @@ class LogWriter:
         self._loop = loop
         self._waiting = Waiting()
         self._moment: asyncio.TimerHandle | None = None
-        self._owed: deque[Job[Any, Any]] = deque(maxlen=_MAX_OWED)
+        self._owed = Owed()
         self._paying: asyncio.TimerHandle | None = None
         self._scheduled = False
         self._away = False  # the thread has the file
@@ -118,7 +118,7 @@ class LogWriter:
             apply: takes the log and what ``prepare`` gave; runs inside the transaction, and again alone
                 if another piece of work in the same group failed.
             otherwise: what to write later on where the log does not take it now: it gets what ``prepare`` gave, and
-                what it returns is tried again every second, and at the end once more. The newest 256 are kept.
+                what it returns is tried again every second, and at the end once more; see ``Owed``.
             size: of what ``prepare`` works on, in bytes.
             aside: ``apply`` may take long.
 
@@ -127,7 +127,7 @@ class LogWriter:
             ``LogUnwritableError`` where the log did not take the rows.
 
         """
-        return self._submit(Job(prepare, apply, self._loop.create_future(), otherwise, aside or size > _LARGE), size)
+        return self._submit(Job(prepare, apply, self._loop.create_future(), otherwise, aside or size >= LARGE), size)
 
     def defer(
         self,
@@ -140,8 +140,10 @@ class LogWriter:
         """Have work done and committed within a few milliseconds, or before any that is submitted after it.
 
         The arguments are those of ``submit``. The future of what it returns is that which ``submit`` would return.
+        Where the log is failing already, nothing is to be begun before the work is written (see ``Owed``).
         """
-        job = Job(prepare, apply, self._loop.create_future(), otherwise, size > _LARGE, patient=True)
+        future = self._loop.create_future()
+        job = Job(prepare, apply, future, otherwise, size >= LARGE, patient=True, refused=self._file.failing)
         self._submit(job, size)
         return job
 
@@ -171,17 +173,18 @@ class LogWriter:
             size: of what ``prepare`` works on, in bytes.
 
         Returns:
-            A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one.
+            A future as of ``submit``, with which that of ``job`` is resolved; None where the two cannot be one. Where
+            it fails by itself, and not for the log, ``job`` is done without it.
 
         """
-        if not job.number or job.also is not None or size > _LARGE:
+        if not job.number or job.begun is not None or size >= LARGE:
             return None
         job.be_prepared()
         if job.error is None:
             begun: Any = job.prepared
+            job.begun = Begun(begun, job.apply, job.future, job.otherwise)
             job.prepare, job.is_prepared = partial(prepare, begun), False
-            job.apply, job.otherwise = apply, otherwise
-            job.also, job.future = job.future, self._loop.create_future()
+            job.apply, job.otherwise, job.future = apply, otherwise, self._loop.create_future()
             self._unfolded += size // 2
         self.hurry(job)
         return job.future
@@ -192,7 +195,7 @@ class LogWriter:
             return job.future
         self._unsettled += 1
         self._unfolded += size // 2 + _ROW_BYTES
-        if size > _LARGE:
+        if size >= LARGE:
             prepared = self._loop.run_in_executor(self._large, job.be_prepared)
             prepared.add_done_callback(partial(self._enqueue, job))
         else:
@@ -233,7 +236,7 @@ class LogWriter:
         for timer in (self._paying, self._moment):
             if timer is not None:
                 timer.cancel()
-        await self._loop.run_in_executor(self._thread, self._close, list(self._owed))
+        await self._loop.run_in_executor(self._thread, self._close, self._owed.take())
         self._thread.shutdown()
         self._large.shutdown()
 
@@ -315,22 +318,26 @@ class LogWriter:
         for job, result, error in settled:
             self._unsettled -= 1
             if isinstance(error, LogUnwritableError):
-                self._owe(job)
+                self._owed.add(job)
+                self._pay_later()
             _resolve(job.future, result, error)
-            if job.also is not None:
-                _resolve(job.also, result, error)
-                if error is not None:
-                    job.also.exception()  # it is told by the other one, too: nobody need ask
+            if job.begun is not None:
+                self._settle_begun(job.begun, result, error)
         self._quiet.set()
 
-    # What the log did not take, and must
-
-    def _owe(self, job: Job[Any, Any]) -> None:
-        if job.otherwise is None:
+    def _settle_begun(self, begun: Begun, result: Any, error: Exception | None) -> None:
+        """What was completed has the end of what completed it, unless that failed by itself."""
+        if error is None or isinstance(error, LogUnwritableError):
+            _resolve(begun.future, result, error)
+            if error is not None:
+                begun.future.exception()  # it is told by the other one, too: nobody need ask
             return
-        late = job.otherwise(job.prepared)
-        self._owed.append(Job(job.prepare, job.apply, job.future, _as_it_is, prepared=late, is_prepared=True))
-        self._pay_later()
+        self._unsettled += 1
+        self._enqueue(
+            Job(_nothing, begun.apply, begun.future, begun.otherwise, prepared=begun.prepared, is_prepared=True)
+        )
+
+    # What the log did not take, and must
 
     def _pay_later(self) -> None:
         if self._paying is None:
@@ -342,8 +349,7 @@ class LogWriter:
         if self._away:
             self._pay_later()
         elif self._owed and not self._closed:
-            owed = list(self._owed)
-            self._owed.clear()
+            owed = self._owed.take()
             self._unsettled += len(owed)
             self._give_away(self._file.transact, owed)
 
@@ -355,10 +361,6 @@ def _resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def _as_it_is(prepared: P) -> P:
-    return prepared
 
 
 def _nothing() -> None:

@@ -18,7 +18,8 @@ from cellmeter_proxy.recording import Answer, Prepared, prepare_close, prepare_o
 from cellmeter_proxy.redact import Redactor
 from cellmeter_proxy.resent import Resent
 from cellmeter_proxy.transact import Job
-from cellmeter_proxy.writer import LogWriter
+from cellmeter_proxy.watch import Watcher
+from cellmeter_proxy.writer import LARGE, LogWriter
 
 _MAX_OWED_BYTES: Final = 1024 * 1024
 _FEW: Final = 8
@@ -95,7 +96,8 @@ def open_call(
 
     """
     prepare = partial(prepare_open, call, body, redactor, sent=sent, resent=resent)
-    return Opening(writer, writer.defer(prepare, _write_open, otherwise=_unopened, size=len(body)))
+    size = len(body) if call.request_encoding is None else max(len(body), LARGE)
+    return Opening(writer, writer.defer(prepare, _write_open, otherwise=_unopened, size=size))
 
 
 def close_call(
@@ -122,7 +124,7 @@ def close_call(
 
     """
     kept = tuple(attempts)
-    size = 0 if answer is None else sum(answer.watcher.sizes)
+    size = 0 if answer is None else _size(answer.watcher)
 
     def prepare() -> Prepared:
         closed = prepare_close(call, answer, redactor, kept)
@@ -207,3 +209,8 @@ def _new_messages(log: Log, session: str, prefix: Sequence[str]) -> int | None:
             if link in known:
                 return new
     return len(prefix)
+
+
+def _size(watcher: Watcher) -> int:
+    """How much is to be read of an answer. A small one may decode to 64 MiB; of a request nobody knows before."""
+    return max(sum(watcher.sizes), len(watcher.decoded) if watcher.coded else 0)

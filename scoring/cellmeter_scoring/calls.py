@@ -96,7 +96,8 @@ def trouble_of(call: Call, attempts: Sequence[Attempt]) -> Trouble | None:
             # Left while the proxy was still trying: what the last try met.
             return (trouble_of_try(attempts[-1]) if attempts else None) or Trouble.GONE
         case "http_error":
-            return _trouble_of_status(call.status)
+            # Below 400 stand the statuses that no answer of a model has, such as 204 and those of redirects.
+            return _trouble_of_status(call.status) or Trouble.PROVIDER
         case _:
             return _trouble_without_a_status(call, attempts)
 

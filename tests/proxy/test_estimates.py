@@ -123,6 +123,8 @@ def test_the_users_price_wins_over_the_table_and_the_providers_own_figure_over_b
         ('{"cost":{"total_cost":1}}', None),
         ('{"cost":-1}', None),
         ('"cost"', None),
+        ('{"cost":0.25,"note":"\\ud800"}', 0.25),
+        ('{"cost":0.25,"ratio":1e999}', 0.25),
     ],
 )
 def test_the_cost_in_a_usage_object_is_read_where_it_is_one(usage: str | None, cost: float | None) -> None:
@@ -184,6 +186,8 @@ def test_a_call_without_usage_is_estimated_with_its_method_and_versions(log: Log
     [
         {"usage_source": "provider"},
         {"status": 429, "outcome": "http_error"},
+        {"status": 204, "outcome": "http_error"},
+        {"status": 307, "outcome": "http_error"},
         {"response_blob": None},
         {"dialect": "models"},
         {"dialect": "count_tokens"},

@@ -261,6 +261,35 @@ async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -
             assert wire.is_spent()
 
 
+async def test_what_was_said_unasked_is_seen_before_the_event_loop_sees_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        async with client_of(f"http://{host}:{port}/v1") as client:
+            wire = await client.connect()
+            peer, _ = listener.accept()
+            with peer:
+                answer = wire.ask(b"GET / HTTP/1.1\r\n\r\n", b"", bodiless=False)
+                peer.sendall(json_answer(b"1"))
+                await answer.head
+                assert not wire.is_spent()
+                peer.sendall(json_answer(b"of another"))
+                with pytest.raises(PeerHungUpError):
+                    await client.request("GET", "/", b"", b"")
+
+
+async def test_a_provider_that_speaks_first_speaks_no_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+        async with client_of(f"http://{host}:{port}/v1") as client:
+            wire = await client.connect()
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"220 mail.example ESMTP\r\n")
+                client.keep(wire)
+                with pytest.raises(HttpProcessingError):
+                    await client.request("GET", "/", b"", b"")
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -270,6 +299,8 @@ async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"HTTP/1.1 000 Nothing\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx-request-id: a\0b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 async def test_a_head_without_measure_or_meaning_is_no_answer(head: bytes) -> None:
@@ -291,6 +322,29 @@ async def test_headers_are_given_as_they_came_and_trailers_are_none_of_them() ->
         assert answer.raw_headers == named
         assert answer.headers.getall("x-a") == ["1", "\udcff"]
         assert answer.take_all() == b"a"
+
+
+@pytest.mark.parametrize("more", [json_answer(b"no"), b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 404 Not Found"])
+async def test_what_follows_an_answer_in_one_piece_changes_nothing_of_its_head(more: bytes) -> None:
+    async with (
+        LiteralProvider([json_answer(b"{}") + more]) as provider,
+        client_of(provider.url) as client,
+        asked(client) as answer,
+    ):
+        assert (answer.status, answer.reason, answer.take_all()) == (200, b"OK", b"{}")
+        assert answer.raw_headers == [(b"content-type", b"application/json"), (b"content-length", b"2")]
+
+
+@pytest.mark.parametrize(("framing", "body"), [(b"Content-Length", b"2"), (b"Transfer-Encoding", b"chunked")])
+async def test_what_stands_between_a_name_and_its_colon_is_removed(framing: bytes, body: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + framing + b" : " + body + b"\r\n\r\n"
+    async with (
+        LiteralProvider([head, close]) as provider,
+        client_of(provider.url) as client,
+        asked(client) as answer,
+    ):
+        assert answer.raw_headers == [(framing, body)]
+        assert answer.headers[framing.decode()] == body.decode()
 
 
 async def test_a_provider_is_held_back_while_nobody_reads() -> None:

@@ -221,6 +221,37 @@ async def test_a_200_that_is_no_answer(recorder: Recorder, log_path: Path, answe
     assert sentence in (call.error or "")
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"HTTP/1.1 204 No Content\r\nContent-Type: text/event-stream\r\n\r\n", 204),
+        (b"HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n", 205),
+        (b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", 304),
+        (b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", 307),
+    ],
+)
+@pytest.mark.parametrize("body", [BODY, STREAM_BODY])
+async def test_a_status_that_carries_no_answer_is_an_error_of_http_and_nothing_is_estimated(
+    recorder: Recorder, log_path: Path, head: bytes, status: int, body: bytes
+) -> None:
+    async with LiteralProvider([head]) as provider, recorder(provider) as proxy:
+        assert (await answer_of(proxy, body)).startswith(head.partition(b"\r\n")[0])
+    call, (attempt,) = row(log_path)
+    assert (call.state, call.outcome, call.status, attempt.status) == ("closed", "http_error", status, status)
+    assert call.error == f"HTTP {status} carries no answer of a model"
+    assert (call.usage_source, call.estimated_prompt_tokens, call.completion_tokens) == ("none", None, None)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+async def test_to_a_call_of_no_model_it_is_an_answer(recorder: Recorder, log_path: Path, status: bytes) -> None:
+    async with LiteralProvider([b"HTTP/1.1 " + status + b"\r\n\r\n"]) as provider, recorder(provider) as proxy:
+        client = await LiteralClient.connect(proxy.url)
+        await client.send(b"GET /v1/models HTTP/1.1\r\nHost: p\r\nIf-None-Match: x\r\nConnection: close\r\n\r\n")
+        assert (await client.rest())[0].startswith(b"HTTP/1.1 " + status)
+    assert row(log_path)[0].outcome == "ok"
+
+
 async def test_a_coding_that_nobody_here_knows_is_not_held_against_the_provider(
     recorder: Recorder, log_path: Path
 ) -> None:

@@ -143,6 +143,29 @@ async def test_what_must_get_into_the_log_is_tried_again_until_it_does(tmp_path:
     await writer.aclose()
 
 
+async def test_calls_that_were_only_refused_displace_none_that_was_under_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    writer = await LogWriter.open(path)
+    call = a_call()
+    await opened(writer, call)
+    sent = writer.defer(a_call, Log.open_call, otherwise=lambda row: replace(row, client_session="sent"))
+    path.rename(tmp_path / "moved.db")
+    late = replace(call, state="interrupted", outcome="interrupted")
+    end = writer.submit(lambda: late, lambda log, row: log.close_call(row, []), otherwise=lambda row: row)
+    with pytest.raises(LogUnwritableError):
+        await end
+    refused = [writer.defer(a_call, Log.open_call, otherwise=lambda row: row) for _ in range(400)]
+    for job in refused:
+        writer.hurry(job)
+    results = await asyncio.gather(sent.future, *(job.future for job in refused), return_exceptions=True)
+    assert {type(result) for result in results} == {LogUnwritableError}
+    (tmp_path / "moved.db").rename(path)
+    await writer.aclose()
+    assert rows_on_disk(path, "SELECT state FROM calls WHERE seq = 1") == [("interrupted",)]
+    assert rows_on_disk(path, "SELECT seq FROM calls WHERE client_session = 'sent'") == [(2,)]
+    assert rows_on_disk(path, "SELECT count(*) FROM calls") == [(2 + 256,)]
+
+
 async def test_what_comes_just_before_something_is_tried_again_waits_for_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,8 @@
 """How the row of a call gets into the log: when it begins and when it ends, or all at once."""
 
 import asyncio
+import gzip
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,41 @@ async def test_what_cannot_be_written_when_the_answer_is_there_is_refused_and_ma
         assert list(log.rows(Attempt)) == []
 
 
+async def test_an_end_that_cannot_be_read_does_not_cost_the_beginning(tmp_path: Path) -> None:
+    def price(_: Call) -> Call:
+        raise ZeroDivisionError
+
+    writer = await LogWriter.open(tmp_path / "a.db")
+    opening = open_call(writer, call_of("s", 1), BODY, REDACTOR)
+    row = await opening.described()
+    other = open_call(writer, call_of("s", 2), BODY, REDACTOR)
+    with pytest.raises(ZeroDivisionError):
+        await close_call(writer, row, [attempt(1)], answer(), REDACTOR, price=price, opening=opening)
+    assert [(begun.state, begun.outcome) for begun in (await opening, await other)] == [("open", None)] * 2
+    failed = replace(await opening, state="closed", outcome="interrupted", error="a bug of ours")
+    await close_call(writer, failed, [attempt(1)], None, REDACTOR, opening=opening)
+    await writer.aclose()
+    with Log.read(tmp_path / "a.db") as log:
+        rows = {found.call_id: found for found in log.rows(Call)}
+        assert (rows["1"].state, rows["1"].error, rows["2"].state) == ("closed", "a bug of ours", "open")
+        assert sorted(found.seq or 0 for found in rows.values()) == [1, 2]
+        assert list(log.rows(Attempt)) == [attempt(1)]
+
+
+async def test_an_end_that_cannot_be_written_does_not_cost_the_beginning_either(tmp_path: Path) -> None:
+    writer = await LogWriter.open(tmp_path / "a.db")
+    opening = open_call(writer, call_of("s", 1), BODY, REDACTOR)
+    row = await opening.described()
+    too_large = replace(attempt(1), status=1 << 64)
+    closed = close_call(writer, row, [too_large], answer(), REDACTOR, opening=opening)
+    await writer.aclose()  # while both wait
+    with pytest.raises(OverflowError):
+        await closed
+    with Log.read(tmp_path / "a.db") as log:
+        assert [(found.state, found.seq) for found in log.rows(Call)] == [("open", 1)]
+        assert list(log.rows(Attempt)) == []
+
+
 async def test_whoever_waits_for_the_end_may_be_cancelled_and_the_beginning_is_told(tmp_path: Path) -> None:
     writer = await LogWriter.open(tmp_path / "a.db")
     opening = open_call(writer, call_of("s", 1), BODY, REDACTOR)
@@ -154,6 +191,29 @@ async def test_a_large_request_is_read_in_a_thread_and_described_once_it_is_comm
     await writer.aclose()
     with Log.read(tmp_path / "a.db") as log:
         assert [found.state for found in log.rows(Call)] == ["closed"]
+
+
+async def test_what_may_decode_to_much_is_decoded_in_a_thread(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    def price(row: Call) -> Call:
+        threads.append(threading.current_thread().name)
+        return row
+
+    coded = gzip.compress(ANSWER[:-1] + b" " * 1_000_000 + b"}")
+    headers = {"content-type": "application/json", "content-encoding": "gzip", "content-length": str(len(coded))}
+    watcher = watch("chat.completions", headers)
+    watcher.feed(coded, 2.0)
+    watcher.finish()
+    writer = await LogWriter.open(tmp_path / "a.db")
+    opening = open_call(writer, replace(call_of("s", 1), request_encoding="gzip"), gzip.compress(BODY), REDACTOR)
+    row = await opening.described()
+    assert (row.request_model, row.seq, opening.is_committed) == ("m", 1, True)
+    bomb = Answer(Head(200, 1.5, "application/json", "gzip", None), watcher)
+    closed = await close_call(writer, row, [], bomb, REDACTOR, price=price, opening=opening)
+    await writer.aclose()
+    assert (closed.outcome, closed.response_bytes) == ("ok", len(coded))
+    assert threads == ["cellmeter-large_0"]
 
 
 async def test_a_request_is_stored_as_what_is_new_since_the_one_whose_history_it_goes_on_from(tmp_path: Path) -> None:

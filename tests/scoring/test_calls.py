@@ -2,7 +2,7 @@
 
 import pytest
 
-from cellmeter_scoring.calls import is_refused_throughout
+from cellmeter_scoring.calls import Trouble, is_refused_throughout, trouble_of
 from cellmeter_scoring.testing import make_attempt, make_call, make_failed_call
 
 
@@ -26,3 +26,8 @@ def test_nothing_is_refused_for_good_where_any_call_ended_otherwise_or_none_was_
     assert not is_refused_throughout([refused, make_call("b", 2)], [])
     for status in (429, 500, None):
         assert not is_refused_throughout([refused, make_failed_call("b", 2, status)], [])
+
+
+@pytest.mark.parametrize("status", [204, 304, 307])
+def test_a_status_that_carries_no_answer_is_the_providers_failure(status: int) -> None:
+    assert trouble_of(make_failed_call("a", 1, status), [make_attempt("a", 1, 1, status)]) is Trouble.PROVIDER
