@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cellmeter_proxy.http_message import Reply, Request
+from cellmeter_proxy.http_server import Server
 from cellmeter_proxy.log import Log
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.server import Running
@@ -92,6 +94,25 @@ async def test_a_head_that_came_before_may_come_in_pieces(recorder: Recorder, lo
             await client.close()
     assert {sent.rpartition(b"\r\n\r\n")[2] for sent in provider.received} == {b'{"n":1}'}
     assert statuses(log_path) == [200] * 7
+
+
+async def test_nothing_stays_of_a_connection_that_has_ended() -> None:
+    async def answer(asked: Request) -> Reply:
+        return Reply(200, b"", b"text/plain")
+
+    server = Server(answer, lambda _: Reply(400, b"", b"text/plain"), linger_s=0.1)
+    async with asyncio.timeout(5), await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0) as listener:
+        host, port = listener.sockets[0].getsockname()
+        clients = [await LiteralClient.connect(f"http://{host}:{port}") for _ in range(3)]
+        for client in clients[:2]:
+            for _ in range(2):
+                await client.send(request(b"{}"))
+                await client.until(b"\r\n\r\n")
+        assert len(server.tasks) == 2
+        for client in clients:
+            await client.close()
+        while server.tasks or server.connections:
+            await asyncio.sleep(0)
 
 
 async def test_a_client_that_says_it_sends_nothing_more_counts_as_gone(recorder: Recorder, log_path: Path) -> None:
