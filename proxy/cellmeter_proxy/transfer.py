@@ -42,14 +42,16 @@ class Unwrapped:
 
     """
 
-    is_whole: Final = False
-    """Never told: whether what has come is sound shows as it is read."""
-
     def __init__(self, answer: ProviderAnswer, applied: str) -> None:
         self._answer = answer
         self._decoder = StreamDecoder(applied)
         if self._decoder.error is not None:
             raise HttpProcessingError(code=400, message=f"its transfer coding is not known here: {applied[:100]}")
+
+    @property
+    def is_whole(self) -> bool:
+        """Never told: whether what has come is sound shows as it is read."""
+        return False
 
     @property
     def status(self) -> int:

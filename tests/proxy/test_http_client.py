@@ -248,46 +248,44 @@ def chunk_answer() -> bytes:
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"ok") + LAST_CHUNK
 
 
-async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -> None:
+@asynccontextmanager
+async def met() -> AsyncIterator[tuple[ProviderClient, Wire, socket.socket]]:
+    """A client, a connection of it that is fresh, and the other side of that, which nobody reads in the event loop."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
         async with client_of(f"http://{host}:{port}/v1") as client:
             wire = await client.connect()
             peer, _ = listener.accept()
-            assert not wire.is_spent()
-            peer.close()
-            assert wire.is_spent()
-            wire.close()
-            assert wire.is_spent()
+            with peer:
+                yield client, wire, peer
+
+
+async def test_an_end_that_has_arrived_is_seen_before_the_event_loop_sees_it() -> None:
+    async with met() as (_, wire, peer):
+        assert not wire.is_spent()
+        peer.close()
+        assert wire.is_spent()
+        wire.close()
+        assert wire.is_spent()
 
 
 async def test_what_was_said_unasked_is_seen_before_the_event_loop_sees_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host, port = listener.getsockname()
-        async with client_of(f"http://{host}:{port}/v1") as client:
-            wire = await client.connect()
-            peer, _ = listener.accept()
-            with peer:
-                answer = wire.ask(b"GET / HTTP/1.1\r\n\r\n", b"", bodiless=False)
-                peer.sendall(json_answer(b"1"))
-                await answer.head
-                assert not wire.is_spent()
-                peer.sendall(json_answer(b"of another"))
-                with pytest.raises(PeerHungUpError):
-                    await client.request("GET", "/", b"", b"")
+    async with met() as (client, wire, peer):
+        answer = wire.ask(b"GET / HTTP/1.1\r\n\r\n", b"", bodiless=False)
+        peer.sendall(json_answer(b"1"))
+        await answer.head
+        assert not wire.is_spent()
+        peer.sendall(json_answer(b"of another"))
+        with pytest.raises(PeerHungUpError):
+            await client.request("GET", "/", b"", b"")
 
 
 async def test_a_provider_that_speaks_first_speaks_no_http() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host, port = listener.getsockname()
-        async with client_of(f"http://{host}:{port}/v1") as client:
-            wire = await client.connect()
-            peer, _ = listener.accept()
-            with peer:
-                peer.sendall(b"220 mail.example ESMTP\r\n")
-                client.keep(wire)
-                with pytest.raises(HttpProcessingError):
-                    await client.request("GET", "/", b"", b"")
+    async with met() as (client, wire, peer):
+        peer.sendall(b"220 mail.example ESMTP\r\n")
+        client.keep(wire)
+        with pytest.raises(HttpProcessingError):
+            await client.request("GET", "/", b"", b"")
 
 
 @pytest.mark.parametrize(

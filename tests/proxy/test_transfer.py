@@ -18,9 +18,10 @@ Recorder = Callable[..., AbstractAsyncContextManager[Running]]
 PATH = "/v1/chat/completions"
 BODY = b'{"model":"m","messages":[]}'
 STREAM_BODY = b'{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
-ANSWER = b'{"id":"c1","model":"m","choices":[{"index":0,"message":{"content":"hello"},"finish_reason":"stop"}]}'
+USAGE = b'"usage":{"prompt_tokens":1,"completion_tokens":2}'
+ANSWER = b'{"choices":[{"index":0,"message":{"content":"hello"},"finish_reason":"stop"}],%b}' % USAGE
 TOKEN = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"hello"}}]}\n\n'
-STOP = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+STOP = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],%b}\n\n' % USAGE
 DONE = b"data: [DONE]\n\n"
 
 
