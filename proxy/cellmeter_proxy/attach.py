@@ -6,13 +6,12 @@ are two requests. The call that was joined keeps the usage; the one that joined 
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.http_answer import Take
+from cellmeter_proxy.http_body import Take
 from cellmeter_proxy.outcome import Broken
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.sending import Incoming, NoAnswerError
@@ -110,7 +109,7 @@ class Tape:
         if self._incoming is None:
             if isinstance(self._trouble, NoAnswerError):
                 raise self._trouble
-            raise NoAnswerError(Broken("upstream_unreachable", "the call that was joined had no answer"), unsent=False)
+            raise NoAnswerError(Broken("upstream_unreachable", "the call that was joined had no answer"))
         return self._incoming
 
     async def read_on(self, incoming: Incoming) -> AsyncIterator[bytes]:
@@ -161,7 +160,7 @@ class Tape:
         news.set()
 
 
-class _Taped(Incoming):
+class _Taped(Incoming, frozen=True):
     """An answer whose pieces are given by ``chunks`` alone."""
 
     @property
@@ -175,16 +174,14 @@ class _Taped(Incoming):
                 yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Recorded(_Taped):
+class _Recorded(_Taped, frozen=True, kw_only=True):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:
         return self.tape.read_on(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Played(_Taped):
+class _Played(_Taped, frozen=True, kw_only=True):
     tape: Tape
 
     def chunks(self) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from msgspec import Struct
 from yarl import URL
 
 from cellmeter_proxy.keys import PREFIX, CellRef, KeyRing
@@ -43,8 +44,7 @@ class Upstream:
         return f"{base}{path}?{query}" if query else f"{base}{path}"
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """A request that may go on: where it belongs, and how it authenticates upstream."""
 
     session: str
@@ -59,8 +59,7 @@ class Admission:
 SessionOf = Callable[[str | None, str | None], str]
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """A request that may not."""
 
     session: str

@@ -15,7 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from cellmeter_proxy.attach import Playable, Tape, Tapes
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import RawHeaders
-from cellmeter_proxy.http_answer import Take
+from cellmeter_proxy.http_body import Take
 from cellmeter_proxy.link import Link, LinkLostError
 from cellmeter_proxy.messages import (
     AnswerHead,
@@ -86,7 +86,7 @@ class _Borrowed:
         """See ``Playable``."""
         head = self._fetching.result()
         if isinstance(head, NoAnswer):
-            raise NoAnswerError(head.broken, unsent=False)
+            raise NoAnswerError(head.broken)
         if not isinstance(head, AnswerHead):
             raise TypeError(type(head).__name__)
         return Incoming(_DistantAnswer(head, self._link, self._call_id), head.asked)

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 from aiohttp import web
+from msgspec import Struct
 
 from cellmeter_proxy.http_message import Request, Response
 from cellmeter_proxy.record import Attempt, Call
@@ -15,8 +15,7 @@ from cellmeter_proxy.transfer import below_chunked
 from cellmeter_proxy.writing import Opening
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(Struct):
     """One call while it lasts."""
 
     request: Request
@@ -29,7 +28,7 @@ class Exchange:
     opening: Opening
     asking: bytes | None = None
     """What goes to the provider instead of the body, so that its stream reports usage."""
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     client_gone_at: int | None = None
     response: Response | None = None
     """The answer to the client, once its head has been released."""
@@ -70,22 +69,16 @@ class Exchange:
         """Milliseconds since the whole request had been received."""
         return (time.perf_counter() - self.began) * 1000
 
-    async def described(self) -> Call:
-        """The row, for whoever releases nothing before it is closed: see ``Opening.described``."""
-        self.call = await self.opening.described()
-        return self.call
-
     async def opened(self) -> Call:
         """The row as written, after its commit. Whoever waits may be cancelled; the row may not."""
         self.call = await self.opening
         return self.call
 
 
-@dataclass(slots=True)
-class Upload:
+class Upload(Struct):
     """The body of a request as it came."""
 
-    chunks: list[bytes] = field(default_factory=list)
+    chunks: list[bytes] = []
     trouble: Exception | None = None
     """Why it is not whole."""
 
@@ -93,8 +86,15 @@ class Upload:
     def body(self) -> bytes:
         return b"".join(self.chunks)
 
+    def take(self, request: Request) -> bool:
+        """Take a body that came with the head; False where it is to be received."""
+        if request.body is None:
+            return False
+        self.chunks.append(request.body)
+        return True
+
     async def receive(self, request: Request, silence_s: float) -> None:
-        """Read the whole body, or as much of it as comes."""
+        """Read the whole body as it comes, or as much of it as does."""
         applied = below_chunked(request.headers)
         if applied is not None:
             self.trouble = web.RequestPayloadError(f"its transfer coding is not known here: {applied[:100]}")

@@ -86,16 +86,11 @@ def answer_headers(raw: RawHeaders, *, shortened: bool = False) -> list[tuple[by
 
 
 def _end_to_end(raw: RawHeaders, dropped: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
-    kept: list[tuple[bytes, bytes]] = []
-    named: set[bytes] = set()
-    for header in raw:
-        name = header[0].lower()
-        if name not in dropped:
-            kept.append(header)
-        elif name == b"connection":
-            named |= {token.strip().lower() for token in header[1].split(b",")}
-    if not named <= _HOP_BY_HOP:
-        kept = [(name, value) for name, value in kept if name.lower() not in named]
+    names = [name.lower() for name, _ in raw]
+    if b"connection" in names:
+        said = b",".join([value for name, (_, value) in zip(names, raw, strict=True) if name == b"connection"])
+        dropped |= {token.strip() for token in said.lower().split(b",")}
+    kept = [header for name, header in zip(names, raw, strict=True) if name not in dropped]
     if _CONTROL.search(b"".join([value for _, value in kept])):
         return [(name, printable(value)) for name, value in kept]
     return kept

@@ -1,14 +1,10 @@
-"""An answer of a provider as it arrives: the head, then the body in as many pieces as there are.
+"""An answer of a provider as it arrives: the head, then the body (see ``http_body``).
 
-What the HTTP parser finds is given, in the callback of the event loop that brought it, to whoever waits for it: a token
-of a stream need not wait for a task to be woken. Invariant: every piece of a body is taken once, in order; what is not
-taken at once waits here, and when that is much, the provider is held back.
+Invariant: an answer is whole only where its own framing says so; any other end of its connection is an error.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final
 
 import aiohttp
 import httptools
@@ -16,13 +12,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cellmeter_proxy.headers import HEADER_LIMIT
-
-Take = Callable[[bytes], bool]
-"""Takes a piece of a body the moment it arrives; False where there is more to do for it than can be done at once."""
+from cellmeter_proxy.http_body import ArrivingBody, ProviderLine
 
 _MAX_HEADERS: Final = 256
 _MAX_HEAD: Final = 1024 * 1024
-_MAX_WAITING: Final = 128 * 1024
 _SWITCHING: Final = 101
 _UNCHUNKED: Final = "Not enough data to satisfy transfer length header."
 _NO_STATUS: Final = "the answer has no status between 100 and 999"
@@ -31,175 +24,57 @@ _TOO_LONG: Final = "the head of the answer is too long"
 _SHORT: Final = "Not enough data to satisfy content length header."
 
 
-class Line(Protocol):
-    """What an answer asks of the connection that it comes over."""
-
-    def listen(self) -> None:
-        """Count the provider's silence from now on."""
-
-    def be_patient(self) -> None:
-        """Count it no longer."""
-
-    def hold(self) -> None:
-        """Read nothing more for now."""
-
-    def go_on(self) -> None:
-        """Read on."""
-
-    def done(self, *, keep: bool) -> None:
-        """The answer has ended. ``keep``: its provider takes another request on the same connection."""
-
-    def close(self) -> None:
-        """End the connection."""
-
-
-class ProviderAnswer:
-    """An answer. Leaving its context closes the connection, unless the answer has ended.
+class ProviderAnswer(ArrivingBody):
+    """An answer.
 
     Args:
         line: the connection that it comes over.
+        loop: the event loop that runs.
         bodiless: it has no body, whatever its head says.
 
     """
 
     __slots__ = (
         "_bodiless",
-        "_error",
         "_fed",
-        "_is_held",
-        "_line",
         "_needs_end",
         "_parser",
-        "_pieces",
-        "_take",
-        "_waiter",
         "head",
         "headers",
-        "is_whole",
-        "on_body",
         "overrun",
         "raw_headers",
         "reason",
         "status",
     )
 
-    def __init__(self, line: Line, *, bodiless: bool) -> None:
-        self.head: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, line: ProviderLine, loop: asyncio.AbstractEventLoop, *, bodiless: bool) -> None:
+        super().__init__(line, loop)
+        self.head: asyncio.Future[None] = loop.create_future()
         """Done when the head has come."""
         self.status = 0
+        """0 until the head has come."""
         self.reason = b""
         """The phrase after the status."""
         self.raw_headers: list[tuple[bytes, bytes]] = []
         """As received."""
         self.headers: CIMultiDictProxy[str]
         """By name in any case."""
-        self.is_whole = False
-        """Nothing of the body is still to come."""
         self.overrun = False
         """More has come than the answer."""
-        self._line: Line | None = line
         self._bodiless = bodiless
-        self._error: Exception | None = None
-        self._fed = 0  # bytes before the end of the head
+        self._fed = 0  # bytes until the head had come, and what came with its end
         self._needs_end: str | None = None  # what is missing where the connection ends before the body has ended
-        self._pieces: list[bytes] = []
-        self._is_held = False
-        self._take: Take | None = None
-        self._waiter: asyncio.Future[bool] | None = None
-        self.on_body = self._pieces.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # As browsers and other clients have it: some providers end lines with a mere LF, or pad the sizes of chunks.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
 
-    @property
-    def waiting(self) -> int:
-        """How many pieces of the body have come and are not taken."""
-        return len(self._pieces)
-
-    @property
-    def is_broken(self) -> bool:
-        """Nothing more of the body will come, though it has not ended."""
-        return self._error is not None
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece as it arrives.
-
-        Raises:
-            TimeoutError: the provider fell silent.
-            aiohttp.ClientError: it broke off.
-
-        """
-        taken: list[bytes] = []
-
-        def take(piece: bytes) -> bool:
-            taken.append(piece)
-            return False
-
-        async for _ in self.each(take):
-            yield taken.pop()
-
-    async def each(self, take: Take) -> AsyncIterator[None]:
-        """Have the body taken piece by piece as it arrives; the iterator yields for each piece that ``take`` left.
-
-        Nothing more is taken until the iterator is asked on.
-
-        Raises:
-            TimeoutError: the provider fell silent.
-            aiohttp.ClientError: it broke off.
-
-        """
-        while await self._left(take):
-            yield
-
-    def take_all(self) -> bytes:
-        """What has come of the body and was not taken."""
-        return self._joined() if self._pieces else b""
-
     def close(self) -> None:
-        """Read no more of the answer."""
+        """Read no more of the answer. Its connection ends, unless the answer has."""
         line, self._line, self._parser = self._line, None, None
         if line is not None:
             line.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def _left(self, take: Take) -> bool:
-        """Wait until a piece was not taken; False at the end of the body."""
-        if self._pieces and not take(self._joined()):
-            return True
-        if self._error is not None:
-            raise self._error
-        if self.is_whole:
-            return False
-        line = self._line
-        if line is None:
-            raise aiohttp.ClientPayloadError("the answer was closed")
-        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._take, self._waiter = take, waiter
-        line.listen()
-        try:
-            return await waiter
-        finally:
-            self._take = self._waiter = None
-            if self._line is not None:
-                # A client that is slow to take a piece is not the provider's silence.
-                self._line.be_patient()
-
-    def _joined(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        if self._is_held and self._line is not None:
-            self._is_held = False
-            self._line.go_on()
-        return data
 
     # What the connection tells
 
@@ -208,35 +83,27 @@ class ProviderAnswer:
         parser = self._parser
         if parser is None:
             return
+        if not self.status:
+            self._fed += len(data)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             return  # what follows is in another protocol
         except httptools.HttpParserError as error:
-            # What follows a whole answer changes nothing of it.
-            self.overrun = self.is_whole
-            if not self.is_whole:
-                why = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
-                self._break(HttpProcessingError(code=400, message=str(why)))
+            self._misread(error)
             return
-        if not self.head.done():
-            self._fed += len(data)
-            if self._fed > _MAX_HEAD:
-                self._break(HttpProcessingError(code=400, message=_TOO_LONG))
-            return
-        if self._take is not None:
+        if self.status:
             self._tell()
-        elif not self._is_held and sum(map(len, self._pieces)) > _MAX_WAITING and self._line:
-            self._is_held = True
-            self._line.hold()
+        elif self._fed > _MAX_HEAD:
+            self._break(HttpProcessingError(code=400, message=_TOO_LONG))
 
     def lose(self, error: BaseException | None) -> None:
         """The connection has ended."""
         if self.is_whole or self._error is not None:
             return
-        if not self.head.done():
+        if not self.status:
             lost = aiohttp.ClientOSError(*error.args) if isinstance(error, OSError) else None
-            self.head.set_exception(lost or aiohttp.ServerDisconnectedError())
+            self._give_head(lost or aiohttp.ServerDisconnectedError())
         elif self._needs_end is not None or error is not None:
             self._break(error or HttpProcessingError(code=400, message=self._needs_end or ""))
         else:
@@ -253,23 +120,16 @@ class ProviderAnswer:
         self.overrun = self.is_whole
 
     def on_status(self, phrase: bytes) -> None:
-        if not self.head.done():
+        if not self.status:
             self.reason += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head.done():  # a trailer
-            return
-        if len(name) + len(value) > HEADER_LIMIT or len(self.raw_headers) >= _MAX_HEADERS:
-            raise ValueError(_TOO_LONG)
-        if b"\0" in value:  # RFC 9110 §5.5; the parser lets it pass
-            raise ValueError(_NUL)
-        # Nothing may stand between a name and its colon, and a proxy removes it (RFC 9112 §5.1): the next reader could
-        # take the name for another one.
-        self.raw_headers.append((name.rstrip(b" \t"), value.rstrip(b" \t")))
+        if not self.status:  # else it is a trailer
+            self.raw_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        if parser is None or self.head.done():
+        if parser is None or self.status:
             return
         status = parser.get_status_code()
         if status < 100:  # RFC 9110 §15; the parser lets it pass
@@ -278,6 +138,7 @@ class ProviderAnswer:
             # Said before the answer itself (RFC 9110 §15.2).
             self.raw_headers, self.reason = [], b""
             return
+        self._check()
         self.status = status
         headers = [
             (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in self.raw_headers
@@ -289,46 +150,63 @@ class ProviderAnswer:
             self._needs_end = _UNCHUNKED if last.strip().lower() == "chunked" else None
         elif "content-length" in self.headers:
             self._needs_end = _SHORT
-        self.head.set_result(None)
+        self._give_head()
         if self._bodiless:
             # The parser would wait for what the head announces.
             self._end(keep=False)
 
+    def _check(self) -> None:
+        """Refuse headers that no provider sends or no reader should see, and take the space behind names and values.
+
+        Raises:
+            ValueError: for the parser, which hands it on.
+
+        """
+        headers = self.raw_headers
+        sizes = [len(name) + len(value) for name, value in headers] if self._fed > HEADER_LIMIT else []
+        if len(headers) > _MAX_HEADERS or max(sizes, default=0) > HEADER_LIMIT:
+            raise ValueError(_TOO_LONG)
+        if b"\0" in b"".join([value for _, value in headers]):  # RFC 9110 §5.5
+            raise ValueError(_NUL)
+        # Nothing may stand between a name and its colon, and a proxy removes it (RFC 9112 §5.1): the next reader could
+        # take the name for another one.
+        self.raw_headers = [(name.rstrip(b" \t"), value.rstrip(b" \t")) for name, value in headers]
+
     def on_message_complete(self) -> None:
         parser = self._parser
-        if self.head.done() and not self.is_whole and parser is not None:
+        if self.status and not self.is_whole and parser is not None:
             self._end(keep=parser.should_keep_alive() and self.status != _SWITCHING)
 
     # How it ends
 
-    def _tell(self) -> None:
-        """Have what has come taken, or its end noticed, where somebody waits for it."""
-        take, waiter = self._take, self._waiter
-        if take is None or waiter is None or waiter.done():
+    def _give_head(self, error: BaseException | None = None) -> None:
+        """Tell whoever waits for the head, unless it waits no longer."""
+        if self.head.done():
             return
-        try:
-            if self._pieces and not take(self._joined()):
-                self._take = None
-                waiter.set_result(True)
-            elif self._error is not None:
-                waiter.set_exception(self._error)
-            elif self.is_whole:
-                waiter.set_result(False)
-        except Exception as error:  # noqa: BLE001 - goes to whoever waits
-            waiter.set_exception(error)
+        if error is None:
+            self.head.set_result(None)
+        else:
+            self.head.set_exception(error)
+
+    def _misread(self, error: httptools.HttpParserError) -> None:
+        # What follows a whole answer changes nothing of it.
+        self.overrun = self.is_whole
+        if not self.is_whole:
+            why = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else error
+            self._break(HttpProcessingError(code=400, message=str(why)))
 
     def _end(self, *, keep: bool) -> None:
         line, self._line, self._parser = self._line, None, None
         self.is_whole = True
-        self._pieces = self._pieces[:]  # where the parser goes on, it is with something else
+        self._stop()
         if line is not None:
             line.done(keep=keep)
 
     def _break(self, error: BaseException) -> None:
         """Nothing more can be had of this answer."""
         self._parser = None
-        if not self.head.done():
-            self.head.set_exception(error)
+        if not self.status:
+            self._give_head(error)
         elif isinstance(error, TimeoutError):
             self._error = error
         else:

@@ -22,7 +22,7 @@ _BODILESS: Final = frozenset({204, 304})
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-class Line(Protocol):
+class ClientLine(Protocol):
     """The connection that a request came over."""
 
     transport: asyncio.Transport | None
@@ -40,6 +40,7 @@ class Request:
     __slots__ = (
         "_connection",
         "_message",
+        "body",
         "content",
         "headers",
         "is_http_1_1",
@@ -49,7 +50,9 @@ class Request:
         "raw_headers",
     )
 
-    def __init__(self, message: RawRequestMessage, content: StreamReader, connection: Line) -> None:
+    def __init__(
+        self, message: RawRequestMessage, content: StreamReader, connection: ClientLine, body: bytes | None = None
+    ) -> None:
         self.method: str = message.method
         self.path: str = message.url.raw_path
         """As received, percent-encoded, without the query."""
@@ -63,6 +66,8 @@ class Request:
         """Whether the client knows chunks."""
         self.content = content
         """The body, as it comes."""
+        self.body = body
+        """The body, where it has come with the head, and nothing is to be read."""
         self._message = message
         self._connection = connection
 
@@ -217,8 +222,10 @@ class Response:
         if not self.put(data):
             await self.drain()
 
-    async def end(self, data: bytes = b"") -> None:
+    def end(self, data: bytes = b"") -> bool:
         """Send the last piece of the body, if there is one, and end the answer. Nothing, where it has ended.
+
+        False where the client is slow, as of ``put``.
 
         Raises:
             ConnectionError: the client has gone.
@@ -231,8 +238,7 @@ class Response:
             data = b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK) if data else _LAST_CHUNK
         if self._head:
             data, self._head = self._head + data, b""
-        if data and not self._begun().put(data):
-            await self.drain()
+        return self._begun().put(data) if data else True
 
     def _begun(self) -> Request:
         if self._request is None:
@@ -258,10 +264,10 @@ class Reply(Response):
         lines += [b"%b: %b" % header for header in self.headers]
         return b"\r\n".join([*lines, b"Connection: close", b"", self.body])
 
-    async def end(self, data: bytes = b"") -> None:
+    def end(self, data: bytes = b"") -> bool:
         """See ``Response``."""
         body, self.body = self.body, b""
-        await super().end(body + data)
+        return super().end(body + data)
 
 
 def _phrase(status: int) -> bytes:

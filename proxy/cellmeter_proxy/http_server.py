@@ -1,7 +1,7 @@
 """Clients' connections: asyncio's protocol and aiohttp's parser, without a web framework.
 
-Invariant: one request of a connection is read at a time, and answered by a task of its own; what a client sends ahead
-waits.
+Invariant: one request of a connection is read and answered at a time; what a client sends ahead waits. A connection
+has one task for all its requests, which outlives it where a call is still to be recorded.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from cellmeter_proxy.headers import HEADER_LIMIT
+from cellmeter_proxy.http_heads import Heads, Whole, whole
 from cellmeter_proxy.http_message import Reply, Request, Response
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -45,7 +46,8 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
-        """What answers requests, also those whose clients have gone."""
+        """What answers requests, one for a connection, also those whose clients have gone."""
+        self.heads = Heads()
         self.is_ending = False
         """No connection is kept for another request."""
 
@@ -61,7 +63,7 @@ class Server:
         self.is_ending = True
         for connection in list(self.connections):
             connection.end_if_idle()
-        awaited = {connection.task for connection in self.connections if connection.task is not None}
+        awaited = {connection.task for connection in self.connections if connection.is_busy and connection.task}
         try:
             if awaited:
                 await asyncio.wait(awaited, timeout=patience_s)
@@ -76,7 +78,21 @@ class Server:
 class Connection(BaseProtocol):
     """One connection of a client."""
 
-    __slots__ = ("_ahead", "_content", "_server", "_since", "_timer", "is_slow", "task")
+    # A client that says it sends nothing more (FIN) counts as gone, as for nginx, Go's net/http and uvicorn:
+    # a killed agent's connection looks the same until a write fails, and what it asked for is not to go on till then.
+
+    __slots__ = (
+        "_ahead",
+        "_content",
+        "_is_between",
+        "_next",
+        "_server",
+        "_since",
+        "_timer",
+        "is_busy",
+        "is_slow",
+        "task",
+    )
 
     def __init__(self, server: Server) -> None:
         parser = HttpRequestParser(
@@ -95,10 +111,14 @@ class Connection(BaseProtocol):
         self._ahead = b""  # what came after it
         self._since = 0.0  # when the connection began to wait for a request
         self._timer: asyncio.TimerHandle | None = None
+        self._next: asyncio.Future[Request | None] | None = None  # the next request, where it is waited for
+        self._is_between = True  # what has come is whole requests, so that the next bytes begin one
+        self.is_busy = False
+        """A request is being answered."""
         self.is_slow = False
         """The client takes less than it is sent."""
         self.task: asyncio.Task[None] | None = None
-        """What answers the request."""
+        """What answers the requests, from the first one on."""
 
     # What the event loop calls
 
@@ -120,22 +140,33 @@ class Connection(BaseProtocol):
             if len(self._ahead) > _AHEAD_BYTES and not self._buffer_paused:
                 self._pause_reading_for_buffer()
             return
-        parser: Any = self._parser  # that of C, whose types aiohttp does not tell
-        if parser is None:
+        if self._parser is None:
             return
+        request = whole(data) if self._is_between else None
+        known = None if request is None else self._server.heads.find(request.head)
+        if request is None or known is None:
+            self._parse(data, request)
+        else:
+            self._take(Request(known, EMPTY_PAYLOAD, self, request.body))
+
+    def _parse(self, data: bytes, request: Whole | None) -> None:
+        """Have the parser read what has come; where that looks like a whole request, it is given taken apart, too."""
+        parser: Any = self._parser  # that of C, whose types aiohttp does not tell
         messages: Sequence[tuple[RawRequestMessage, StreamReader]]
         try:
             messages, is_upgrade, _ = parser.feed_data(data)
         except HttpProcessingError as error:
             self._refuse(error)
             return
-        for message, body in messages:
-            self._content = body
-            self.task = task = self._loop.create_task(self._answer(Request(message, body, self)))
-            self._server.tasks.add(task)
         if is_upgrade:
             # The connection ends with the answer.
             self._parser = None
+        self._is_between = False
+        for message, content in messages:
+            if request is not None and request.is_said(message) and content.is_eof():
+                self._is_between = True
+                self._server.heads.learn(request.head, message)
+            self._take(Request(message, content, self))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -158,6 +189,8 @@ class Connection(BaseProtocol):
             self._timer.cancel()
         if self._content is not None and not self._content.is_eof():
             self._content.set_exception(exc or ConnectionResetError("Connection lost"))
+        if self._next is not None and not self._next.done():
+            self._next.set_result(None)
 
     # The requests
 
@@ -168,7 +201,7 @@ class Connection(BaseProtocol):
 
     def end_if_idle(self) -> None:
         """End the connection, unless a request is being answered."""
-        if self.task is None:
+        if not self.is_busy:
             self.end()
 
     def end(self) -> None:
@@ -176,12 +209,35 @@ class Connection(BaseProtocol):
         if self.transport is not None:
             self.transport.close()
 
-    async def _answer(self, request: Request) -> None:
-        task, content, keeps = self.task, request.content, False
+    def _take(self, request: Request) -> None:
+        """Have a request answered."""
+        self._content, self.is_busy = request.content, True
+        if self._next is not None and not self._next.done():
+            self._next.set_result(request)
+            return
+        self.task = self._loop.create_task(self._answer_all(request))
+        self._server.tasks.add(self.task)
+        self.task.add_done_callback(self._server.tasks.discard)
+
+    async def _answer_all(self, request: Request | None) -> None:
+        """Answer one request after another, for as long as the connection is kept."""
+        try:
+            while request is not None and await self._answer(request):
+                self._next = following = self._loop.create_future()
+                request = None  # nothing of a call stays while the next one is waited for
+                self._go_on()
+                request = await following
+        finally:
+            self.end()
+
+    async def _answer(self, request: Request) -> bool:
+        """Answer a request; whether the connection takes another one."""
+        content, keeps = request.content, False
         try:
             response = await self._server.handler(request)
             response.begin(request)
-            await response.end()
+            if not response.end():
+                await response.drain()
             keeps = response.keep_alive and (content.is_eof() or await self._is_read(content))
         except ConnectionError:
             pass
@@ -189,13 +245,8 @@ class Connection(BaseProtocol):
             request.break_off()
             raise
         finally:
-            self.task = self._content = None
-            if task is not None:
-                self._server.tasks.discard(task)
-        if keeps and self._parser is not None and not self._server.is_ending:
-            self._go_on()
-        else:
-            self.end()
+            self._content, self.is_busy = None, False
+        return keeps and self._parser is not None and not self._server.is_ending
 
     async def _is_read(self, content: StreamReader) -> bool:
         """Whether the rest of a request comes soon. A client that is cut off while it sends may not read the answer."""
@@ -215,7 +266,8 @@ class Connection(BaseProtocol):
             self._resume_reading_for_buffer()
         if self._parser is not None:
             self._parser.message_consumed()
-            self.data_received(ahead)
+            if ahead or not self._is_between:
+                self.data_received(ahead)
 
     def _refuse(self, error: HttpProcessingError) -> None:
         """What came is not HTTP, or goes on as none."""
@@ -232,7 +284,7 @@ class Connection(BaseProtocol):
     def _look(self) -> None:
         """End a connection that has been idle for long."""
         left_s = self._since + _KEEP_IDLE_S - self._loop.time()
-        if self.task is None and left_s <= 0:
+        if not self.is_busy and left_s <= 0:
             self.end()
         else:
             self._timer = self._loop.call_later(max(left_s, 1.0), self._look)

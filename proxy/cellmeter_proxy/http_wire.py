@@ -92,7 +92,7 @@ class Wire(asyncio.Protocol):
         if self.transport is None or self.spent:
             raise RuntimeError("the connection takes no request")
         self._asked = True
-        self._answer = answer = ProviderAnswer(self, bodiless=bodiless)
+        self._answer = answer = ProviderAnswer(self, self._loop, bodiless=bodiless)
         if body:
             self.transport.writelines((head, body))
         else:

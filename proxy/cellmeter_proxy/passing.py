@@ -7,11 +7,11 @@ that complete its answer changes nothing of the answer.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import aiohttp
+from msgspec.structs import replace
 
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import answer_headers, printable
@@ -74,11 +74,13 @@ class Passage:
         self._drained = 0  # bytes that nobody waited for
         self._looking: asyncio.TimerHandle | None = None
 
-    async def run(self) -> Response:
+    def run(self) -> Awaitable[Response]:
         """Pass the answer on to its end, and close the row on the way."""
+        return self._pass_whole() if self._incoming.is_whole and self._envelope is None else self._pass_on()
+
+    async def _pass_on(self) -> Response:
+        """Pass on an answer that is still to come, or whose client has its head already."""
         exchange = self._exchange
-        if self._incoming.is_whole and self._envelope is None:
-            return await self._pass_whole()
         await self._release_head()
         broken = await self._pass_body()
         held = self._watcher.finish()
@@ -87,7 +89,7 @@ class Passage:
             if self._envelope is not None and self._answered:
                 await self._write(self._envelope.end())
         else:
-            await self._close(exchange, dataclasses.replace(self._answer, broken=broken))
+            await self._close(exchange, replace(self._answer, broken=broken))
         if broken is not None and not (self._answered and not self._response.has_length):
             exchange.request.break_off()
         return self._response
@@ -103,7 +105,8 @@ class Passage:
         if exchange.client_gone_at is None:
             exchange.response = response
             try:
-                await response.end(out)
+                if not response.end(out):
+                    await response.drain()
             except ConnectionError:
                 exchange.client_gone_at = now_us()
                 await self._close(exchange, self._answer)
@@ -138,14 +141,15 @@ class Passage:
         """Pass a piece on the moment it comes; False where there is more to do than that."""
         exchange = self._exchange
         out = self._watcher.feed(chunk, exchange.ms()) if self._recognised else self._feed(chunk)
-        if exchange.closed or not exchange.awaited:
+        if exchange.client_gone_at is None and not exchange.closed:
+            if self._envelope is None and not self._watcher.terminal:
+                try:
+                    return self._response.put(out)
+                except ConnectionError:
+                    exchange.client_gone_at = now_us()
+                    return False
+        elif exchange.closed or not exchange.followers:
             self._drained += len(chunk)
-        elif self._envelope is None and exchange.client_gone_at is None and not self._watcher.terminal:
-            try:
-                return self._response.put(out)
-            except ConnectionError:
-                exchange.client_gone_at = now_us()
-                return False
         self._backlog += out
         return False
 
@@ -201,7 +205,7 @@ class Passage:
             out += watcher.feed(received[at : at + size], time)
             at += size
         self._watcher = watcher
-        self._answer = self._exchange.answer = dataclasses.replace(self._answer, watcher=watcher)
+        self._answer = self._exchange.answer = replace(self._answer, watcher=watcher)
         return bytes(out[self._released :])
 
     async def _complete(self, held: bytes) -> None:

@@ -4,10 +4,9 @@ Invariant: nothing of an answer has been released when its call is tried again; 
 passed on as the provider gave it.
 """
 
-import dataclasses
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -22,7 +21,7 @@ from cellmeter_proxy.lanes import Lanes, Place, Queueing
 from cellmeter_proxy.ratelimit import read_limits, retry_after_ms
 from cellmeter_proxy.record import now_us
 from cellmeter_proxy.sending import Incoming, NoAnswerError, Outgoing, Sender, peek
-from cellmeter_proxy.throttle import OVERLOADED, Throttle
+from cellmeter_proxy.throttle import OVERLOADED
 from cellmeter_proxy.waiting import hold, kept_alive, pause
 
 _CHANCE: Final = random.SystemRandom()
@@ -85,7 +84,7 @@ class _Effort:
         if not self._kept:
             self._kept = True
             await self._stack.enter_async_context(kept_alive(self.exchange, self._patience))
-            self.outgoing = dataclasses.replace(self.outgoing, identity=True)
+            self.outgoing = replace(self.outgoing, identity=True)
 
 
 class Persistence:
@@ -117,9 +116,8 @@ class Persistence:
         self._draw = draw
         self._lane_of = lane_of or Lanes().of
         self._tapes = tapes or Tapes()
-        self.throttle = Throttle()
 
-    async def send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
+    def send(self, exchange: Exchange, outgoing: Outgoing) -> Awaitable[Incoming]:
         """The answer that is to be passed on.
 
         Raises:
@@ -129,7 +127,11 @@ class Persistence:
         """
         call = exchange.call
         if self._mode == "observe" or not may_repeat(call.method, call.dialect):
-            return await self._send(exchange, outgoing)
+            return self._sender.send(outgoing, call.call_id, exchange.attempts)
+        return self._share(exchange, outgoing)
+
+    async def _share(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
+        """The answer that is under way already, or one that others may join."""
         joined = await self._tapes.join(exchange)
         if joined is not None:
             return await self._joined(exchange, joined)
@@ -172,19 +174,14 @@ class Persistence:
         """What one try ends in, with as much of an error's body as it takes to tell whether it may pass."""
         attempts, first = effort.exchange.attempts, len(effort.exchange.attempts)
         try:
-            incoming = await self._send(effort.exchange, effort.outgoing)
+            incoming = await self._sender.send(effort.outgoing, effort.exchange.call.call_id, attempts)
             if is_passing(Trial(incoming.response.status)):
-                incoming = dataclasses.replace(incoming, read=incoming.read + await peek(incoming.response))
+                incoming = replace(incoming, read=incoming.read + await peek(incoming.response))
         except NoAnswerError as error:
             return error
         finally:
             if effort.waited_ms is not None and len(attempts) > first:
                 attempts[first] = replace(attempts[first], waited_ms=effort.waited_ms)
-        return incoming
-
-    async def _send(self, exchange: Exchange, outgoing: Outgoing) -> Incoming:
-        incoming = await self._sender.send(outgoing, exchange.call.call_id, exchange.attempts)
-        self.throttle.note(exchange.attempts[-1])
         return incoming
 
     def _wait_after(

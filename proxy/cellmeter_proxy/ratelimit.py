@@ -51,7 +51,7 @@ def retry_after_ms(headers: Mapping[str, str], now_us: int) -> float | None:
         now_us: what a date is relative to, in UTC microseconds since the epoch.
 
     """
-    named = _lowered(headers)
+    named = _telling(headers)
     for name in _MILLISECONDS:
         found = _number(named.get(name))
         if found is not None:
@@ -77,7 +77,7 @@ def rate_limits(headers: Mapping[str, str]) -> str | None:
 
     Names are in lower case, values verbatim: this is what ``attempts.ratelimit`` holds. ``read_limits`` reads it.
     """
-    named = _lowered(headers).items()
+    named = _telling(headers).items()
     kept = {name: value.encode("utf-8", "replace").decode() for name, value in named if _COLLECTED.fullmatch(name)}
     return msgspec.json.encode(kept, order="deterministic").decode() if kept else None
 
@@ -95,7 +95,7 @@ def read_limits(headers: Mapping[str, str], now_us: int) -> dict[str, Limit]:
 
     """
     fields: dict[str, dict[str, str]] = {}
-    for name, value in _lowered(headers).items():
+    for name, value in _telling(headers).items():
         match = _NAMED.fullmatch(name)
         if match is not None:
             what, kind = match["what"] or match["what2"], match["kind"] or match["kind2"]
@@ -110,8 +110,13 @@ def read_limits(headers: Mapping[str, str], now_us: int) -> dict[str, Limit]:
     }
 
 
-def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value.strip() for name, value in headers.items()}
+def _telling(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that may tell of limits, their names in lower case."""
+    return {
+        name: value.strip()
+        for name, value in zip(map(str.lower, headers), headers.values(), strict=True)
+        if "ratelimit" in name or "retry-after" in name
+    }
 
 
 def _number(value: str | None) -> float | None:

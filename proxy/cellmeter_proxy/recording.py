@@ -6,10 +6,10 @@ had to be masked: then without its coding.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from cellmeter_proxy.blobs import Content
@@ -59,8 +59,7 @@ class Prepared(NamedTuple):
     prefix: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The answer of a call as it was watched, and why it broke off, if it did."""
 
     head: Head

@@ -13,10 +13,10 @@ that breaks off breaks the client's connection too.
 """
 
 import asyncio
-import dataclasses
 import logging
 import time
 import traceback
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -123,7 +123,7 @@ class Relay:
     @property
     def throttle(self) -> Throttle:
         """What the provider has refused for its rate limit."""
-        return self._persistence.throttle
+        return self._sender.throttle
 
     async def handle(self, request: Request) -> Response:
         """Relay one request, on whichever path."""
@@ -132,7 +132,8 @@ class Relay:
         self.open_calls += 1
         head = self._letterheads.of(request)
         try:
-            await upload.receive(request, self._config.upload_s)
+            if not upload.take(request):
+                await upload.receive(request, self._config.upload_s)
         except asyncio.CancelledError:
             await self._interrupt(self._begin(request, head, upload, self._admit(head), started_at))
             raise
@@ -231,9 +232,8 @@ class Relay:
         try:
             # Of an answer that is whole nothing is released before the row is closed.
             whole = incoming.is_whole and exchange.early is None
-            call = await (exchange.described() if whole else exchange.opened())
-            if not incoming.asked:
-                exchange.call = replace(call, sent_hash=None)
+            call = await (exchange.opening.described() if whole else exchange.opening)
+            exchange.call = call if incoming.asked or call.sent_hash is None else replace(call, sent_hash=None)
             # A row that was committed before the trouble began says nothing of its end.
             self._complained = self._complained and self._writer.failing
             if incoming.response.status == _SWITCHING:
@@ -320,8 +320,8 @@ class Relay:
 
     # The row
 
-    async def _close_answer(self, exchange: Exchange, answer: Answer) -> None:
-        await self._commit(exchange, exchange.call, answer)
+    def _close_answer(self, exchange: Exchange, answer: Answer) -> Awaitable[None]:
+        return self._commit(exchange, exchange.call, answer)
 
     async def _close(self, exchange: Exchange, status: int | None, outcome: Outcome, error: str) -> None:
         row = replace(exchange.call, state="closed", status=status, outcome=outcome, error=error)
@@ -360,4 +360,4 @@ class Relay:
             why = Broken("interrupted", "the proxy was stopped")
             row = replace(call, state="interrupted", outcome=why.outcome, error=why.reason)
             answer = exchange.answer
-            await self._commit(exchange, row, None if answer is None else dataclasses.replace(answer, broken=why))
+            await self._commit(exchange, row, None if answer is None else replace(answer, broken=why))

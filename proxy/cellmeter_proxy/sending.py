@@ -7,23 +7,25 @@ forbids a proxy to repeat a POST that may have been processed.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
 from msgspec.structs import replace
 from multidict import CIMultiDictProxy
 from yarl import URL
 
 from cellmeter_proxy.encodings import StreamDecoder
 from cellmeter_proxy.headers import RawHeaders, RequestHeaders
-from cellmeter_proxy.http_answer import ProviderAnswer, Take
+from cellmeter_proxy.http_answer import ProviderAnswer
+from cellmeter_proxy.http_body import Take
 from cellmeter_proxy.http_client import PeerHungUpError, ProviderClient
 from cellmeter_proxy.outcome import Broken, Limits, no_answer
 from cellmeter_proxy.ratelimit import rate_limits, retry_after_ms, tells_of_limits
 from cellmeter_proxy.record import Attempt, now_us
+from cellmeter_proxy.throttle import Throttle
 from cellmeter_proxy.transfer import Unwrapped, below_chunked
 from cellmeter_proxy.wire.fields import load_object, text
 
@@ -40,17 +42,14 @@ _REQUEST_ID_HEADERS: Final = ("x-request-id", "request-id", "x-generation-id", "
 class NoAnswerError(Exception):
     """The provider gave no answer at all."""
 
-    def __init__(self, broken: Broken, *, unsent: bool, unreached: bool = False) -> None:
+    def __init__(self, broken: Broken, *, unreached: bool = False) -> None:
         super().__init__(broken.reason)
         self.broken = broken
-        self.unsent = unsent
-        """Nothing of the request was written."""
         self.unreached = unreached
         """No connection came about, for a reason that may pass."""
 
 
-@dataclass(frozen=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """A request as it goes to the provider."""
 
     method: str
@@ -85,8 +84,7 @@ class ProviderResponse(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Incoming:
+class Incoming(Struct, frozen=True):
     """An answer whose head has come."""
 
     response: ProviderResponse
@@ -159,12 +157,14 @@ class Sender:
         self._upstream = upstream
         self._limits = limits
         self._refusals = Refusals() if refusals is None else refusals
+        self.throttle = Throttle()
+        """What the provider has refused for its rate limit."""
 
     def may_ask(self, body: bytes) -> bool:
         """Whether the provider is not known to refuse the field, for the model that a body names."""
         return not self._refusals or _model(body) not in self._refusals
 
-    async def send(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt]) -> Incoming:
+    def send(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt]) -> Awaitable[Incoming]:
         """The provider's answer.
 
         Args:
@@ -177,58 +177,64 @@ class Sender:
 
         """
         if outgoing.asking is None:
-            return await self._try(outgoing, call_id, attempts, asking=False)
-        incoming = await self._try(outgoing, call_id, attempts, asking=True)
-        if incoming.response.status not in _REFUSING:
+            return self._try(outgoing, None, call_id, attempts)
+        return self._ask(outgoing, outgoing.asking, call_id, attempts)
+
+    async def _ask(self, outgoing: Outgoing, asking: bytes, call_id: str, attempts: list[Attempt]) -> Incoming:
+        """Ask for usage in the client's place; as the client has it, where the provider refuses that."""
+        incoming = await self._try(outgoing, asking, call_id, attempts)
+        response = incoming.response
+        if response.status not in _REFUSING:
             return incoming
-        read = await peek(incoming.response)
-        if not _names_the_field(read, incoming.response.headers.get("Content-Encoding")):
-            return Incoming(incoming.response, asked=True, read=read)
-        incoming.response.close()
+        read = await peek(response)
+        if not _names_the_field(read, response.headers.get("Content-Encoding")):
+            return Incoming(response, asked=True, read=read)
+        response.close()
         attempts[-1] = replace(attempts[-1], error="the provider refuses stream_options.include_usage")
-        incoming = await self._try(outgoing, call_id, attempts, asking=False)
+        incoming = await self._try(outgoing, None, call_id, attempts)
         if incoming.response.status not in _REFUSING:
             self._refusals.find_out(_model(outgoing.body))
         return incoming
 
-    async def _try(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
+    async def _try(
+        self, outgoing: Outgoing, asking: bytes | None, call_id: str, attempts: list[Attempt], *, again: bool = False
+    ) -> Incoming:
         """One try; two where nothing of the first one was sent."""
+        content, identity = (outgoing.body, outgoing.identity) if asking is None else (asking, True)
+        headers = outgoing.headers.lines(outgoing.key, identity=identity)
+        n, started_at, began = len(attempts) + 1, now_us(), time.perf_counter()
         try:
-            return await self._once(outgoing, call_id, attempts, asking=asking)
-        except NoAnswerError as error:
-            if not error.unsent:
-                raise
-        return await self._once(outgoing, call_id, attempts, asking=asking)
-
-    async def _once(self, outgoing: Outgoing, call_id: str, attempts: list[Attempt], *, asking: bool) -> Incoming:
-        content = outgoing.asking if asking and outgoing.asking is not None else outgoing.body
-        n, started_at = len(attempts) + 1, now_us()
-        began = time.perf_counter()
-        lines = outgoing.headers.lines(outgoing.key, identity=asking or outgoing.identity)
-        try:
-            response = _unwrapped(await self._client.request(outgoing.method, outgoing.target, lines, content))
+            response = _unwrapped(await self._client.request(outgoing.method, outgoing.target, headers, content))
         except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             unsent = isinstance(error, PeerHungUpError)
             broken = no_answer(error, self._upstream, self._limits)
             reason = _STALE if unsent else broken.reason
             latency_ms = _ms_since(began)
             attempts.append(Attempt(call_id=call_id, n=n, started_at=started_at, latency_ms=latency_ms, error=reason))
-            raise NoAnswerError(broken, unsent=unsent, unreached=_may_connect_later(error)) from error
-        headers = response.headers
-        limits = tells_of_limits(response.raw_headers)
-        attempts.append(
-            Attempt(
-                call_id=call_id,
-                n=n,
-                started_at=started_at,
-                status=response.status,
-                retry_after_ms=retry_after_ms(headers, now_us()) if limits else None,
-                ratelimit=rate_limits(headers) if limits else None,
-                request_id=request_id(headers),
-                latency_ms=_ms_since(began),
-            )
-        )
-        return Incoming(response, asked=asking)
+            if again or not unsent:
+                raise NoAnswerError(broken, unreached=_may_connect_later(error)) from error
+        else:
+            attempt = _answered(response, call_id, n, started_at, _ms_since(began))
+            attempts.append(attempt)
+            self.throttle.note(attempt)
+            return Incoming(response, asked=asking is not None)
+        return await self._try(outgoing, asking, call_id, attempts, again=True)
+
+
+def _answered(response: ProviderResponse, call_id: str, n: int, started_at: int, latency_ms: float) -> Attempt:
+    """A try that has got the head of an answer."""
+    headers = response.headers
+    limits = tells_of_limits(response.raw_headers)
+    return Attempt(
+        call_id=call_id,
+        n=n,
+        started_at=started_at,
+        status=response.status,
+        retry_after_ms=retry_after_ms(headers, now_us()) if limits else None,
+        ratelimit=rate_limits(headers) if limits else None,
+        request_id=request_id(headers),
+        latency_ms=latency_ms,
+    )
 
 
 def _unwrapped(answer: ProviderAnswer) -> ProviderResponse:

@@ -129,27 +129,8 @@ async def serve(
             upstream.url, connect_s=config.connect_s, silence_s=config.silence_s, http_proxy=config.http_proxy
         )
         await stack.enter_async_context(client)
-        keys = KeyRing()
-        relay = Relay(
-            RelayConfig(
-                upstream=upstream,
-                writer_name=writer_name(),
-                salt=salt,
-                cells_only=config.cells_only,
-                ask_usage=config.ask_usage,
-                connect_s=config.connect_s,
-                silence_s=config.silence_s,
-                upload_s=config.upload_s,
-                drain_s=config.drain_s,
-                on_429=config.on_429,
-                patience=config.patience,
-            ),
-            writer,
-            keys,
-            client,
-            commons,
-            policy=Policy(commons.till, config.granted_tools),
-        )
+        keys, policy = KeyRing(), Policy(commons.till, config.granted_tools)
+        relay = Relay(_relay_config(config, upstream, salt), writer, keys, client, commons, policy=policy)
         commons.metrics.watch_open_calls(lambda: relay.open_calls)
         server = Server(
             make_handler(relay, writer, commons),
@@ -161,6 +142,22 @@ async def serve(
         yield Running(url, keys, writer, ledger, config.socket_path, lambda: relay.open_calls, relay.throttle)
 
 
+def _relay_config(config: ProxyConfig, upstream: Upstream, salt: str) -> RelayConfig:
+    return RelayConfig(
+        upstream=upstream,
+        writer_name=writer_name(),
+        salt=salt,
+        cells_only=config.cells_only,
+        ask_usage=config.ask_usage,
+        connect_s=config.connect_s,
+        silence_s=config.silence_s,
+        upload_s=config.upload_s,
+        drain_s=config.drain_s,
+        on_429=config.on_429,
+        patience=config.patience,
+    )
+
+
 def make_handler(relay: Relay, writer: LogWriter, commons: Commons) -> Handler:
     """The routes: the proxy's own under ``/_cellmeter/``, what agents probe with, and the relay for all else."""
 
@@ -169,21 +166,29 @@ def make_handler(relay: Relay, writer: LogWriter, commons: Commons) -> Handler:
 
     own = {"/_cellmeter/health": health(writer, under_way), "/_cellmeter/metrics": show_metrics(commons.counts)}
 
-    async def handle(request: Request) -> Response:
-        path = request.path
-        if request.method == "CONNECT" or not path.startswith("/"):
-            return _nothing_here(request)
-        if unquote(path).startswith(_OWN):
-            page = own.get(path) if request.method in _READING else None
-            return _nothing_here(request) if page is None else await _shown(page)
-        if request.method in _READING and _ROOT.fullmatch(path):
-            return _root()
-        # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return _use_http()
-        return await relay.handle(request)
+    def handle(request: Request) -> Awaitable[Response]:
+        page = own.get(request.path) if request.method in _READING else None
+        if page is not None:
+            return _shown(page)
+        reply = _own_reply(request)
+        return relay.handle(request) if reply is None else _given(reply)
 
     return handle
+
+
+def _own_reply(request: Request) -> Reply | None:
+    """The proxy's own answer to what is no call, if it is none."""
+    path = request.path
+    if request.method == "CONNECT" or not path.startswith("/") or unquote(path).startswith(_OWN):
+        return _nothing_here(request)
+    if request.method in _READING and _ROOT.fullmatch(path):
+        return _root()
+    # codex falls back to HTTP at once on 426; 404 costs it seven tries, and an accepted socket would hide prompts.
+    return _use_http() if request.headers.get("Upgrade", "").lower() == "websocket" else None
+
+
+async def _given(reply: Reply) -> Reply:
+    return reply
 
 
 async def _shown(page: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -266,16 +271,16 @@ def url_of(address: Sequence[Any]) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _nothing_here(request: Request) -> Response:
+def _nothing_here(request: Request) -> Reply:
     """The proxy's own addresses are never the provider's."""
     message = f"there is nothing at {request.method} {request.path}"
     return error_reply("unknown", 404, message, type_="invalid_request_error", code="not_found", request_id=new_id())
 
 
-def _root() -> Response:
+def _root() -> Reply:
     """Claude Code asks ``HEAD`` of its base address before its first call; any 200 will do."""
     return Reply(200, b'{"service": "cellmeter"}', b"application/json", x_request_id=new_id())
 
 
-def _use_http() -> Response:
+def _use_http() -> Reply:
     return Reply(426, b"use HTTP", b"text/plain; charset=utf-8", Upgrade="HTTP/1.1", x_request_id=new_id())

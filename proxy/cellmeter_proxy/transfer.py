@@ -13,7 +13,8 @@ from multidict import CIMultiDictProxy
 
 from cellmeter_proxy.encodings import StreamDecoder, codings
 from cellmeter_proxy.headers import RawHeaders
-from cellmeter_proxy.http_answer import ProviderAnswer, Take
+from cellmeter_proxy.http_answer import ProviderAnswer
+from cellmeter_proxy.http_body import Take
 
 _CHUNKED: Final = "chunked"
 

@@ -20,8 +20,18 @@ def client_of(url: str, http_proxy: str | None = None) -> ProviderClient:
     return ProviderClient(URL(url), connect_s=1, silence_s=1, http_proxy=http_proxy)
 
 
+@asynccontextmanager
+async def asked(client: ProviderClient, method: str = "GET") -> AsyncIterator[ProviderAnswer]:
+    answer = await client.request(method, "/", b"", b"")
+    try:
+        yield answer
+    finally:
+        answer.close()
+
+
 async def ask(url: str, method: str = "POST", body: bytes = b"x", http_proxy: str | None = None) -> tuple[int, bytes]:
-    async with client_of(url, http_proxy) as client, await client.request(method, "/v1/x?y", b"", body) as answer:
+    async with client_of(url, http_proxy) as client:
+        answer = await client.request(method, "/v1/x?y", b"", body)
         return answer.status, b"".join([piece async for piece in answer.chunks()])
 
 
@@ -54,7 +64,7 @@ async def test_a_connection_is_kept_after_a_whole_answer_and_closed_when_one_is_
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
     async with LiteralProvider([json_answer(b"{}")], [half]) as provider, client_of(provider.url) as client:
         first = await kept(client)
-        async with await client.request("GET", "/", b"", b"") as answer:
+        async with asked(client) as answer:
             assert [piece async for piece in answer.chunks()] == [b"{}"]
         assert await kept(client) == first
         (await client.request("GET", "/", b"", b"")).close()
@@ -80,7 +90,7 @@ async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -
         LiteralProvider([json_answer(b"1"), said.wait, heard], [json_answer(b"2")]) as provider,
         client_of(provider.url) as client,
     ):
-        async with await client.request("GET", "/", b"", b"") as answer:
+        async with asked(client) as answer:
             assert [piece async for piece in answer.chunks()] == [b"1"]
         wire = await client.connect()
         client.keep(wire)
@@ -90,7 +100,7 @@ async def test_what_a_provider_says_unasked_is_no_answer_to_the_next_request() -
                 await asyncio.sleep(0)
         with pytest.raises(PeerHungUpError):
             await client.request("GET", "/", b"", b"")
-        async with await client.request("GET", "/", b"", b"") as answer:
+        async with asked(client) as answer:
             assert [piece async for piece in answer.chunks()] == [b"2"]
 
 
@@ -109,7 +119,7 @@ async def test_what_ended_one_idle_connection_is_met_once() -> None:
                 await asyncio.sleep(0)
         with pytest.raises(PeerHungUpError):
             await client.request("GET", "/", b"", b"")
-        async with await client.request("GET", "/", b"", b"") as answer:
+        async with asked(client) as answer:
             assert [piece async for piece in answer.chunks()] == [b"2"]
 
 
@@ -125,7 +135,7 @@ async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> No
     async with (
         LiteralProvider(script) as provider,
         ProviderClient(URL(provider.url), connect_s=1, silence_s=0.5) as client,
-        await client.request("GET", "/", b"", b"") as answer,
+        asked(client) as answer,
     ):
         loop = asyncio.get_running_loop()
         loop.call_later(0.1, second.set)
@@ -137,32 +147,27 @@ async def test_the_time_that_a_client_takes_is_not_the_providers_silence() -> No
 
 
 async def test_what_came_before_a_break_is_taken_however_late() -> None:
-    second, last = asyncio.Event(), asyncio.Event()
+    slow = asyncio.Event()
     taken: list[bytes] = []
 
     def take(piece: bytes) -> bool:
         taken.append(piece)
         return False
 
-    script: list[Step] = [EVENT_STREAM, chunk(b"a"), second.wait, chunk(b"b"), last.wait, close]
+    script: list[Step] = [EVENT_STREAM, chunk(b"a"), slow.wait, chunk(b"b"), close]
 
-    async def be_slow(answer: ProviderAnswer) -> None:
+    async def be_slow(answer: ProviderAnswer, wire: Wire) -> None:
         async for _ in answer.each(take):
-            second.set()
-            while not (answer.waiting or answer.is_broken):
-                await asyncio.sleep(0)
-            last.set()
-            while not answer.is_broken:
+            slow.set()
+            while wire.transport is not None:
                 await asyncio.sleep(0)
 
-    async with (
-        asyncio.timeout(5),
-        LiteralProvider(script) as provider,
-        client_of(provider.url) as client,
-        await client.request("GET", "/", b"", b"") as answer,
-    ):
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await be_slow(answer)
+    async with asyncio.timeout(5), LiteralProvider(script) as provider, client_of(provider.url) as client:
+        wire = await client.connect()
+        client.keep(wire)
+        async with asked(client) as answer:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await be_slow(answer, wire)
     assert taken == [b"a", b"b"]
 
 
@@ -171,7 +176,7 @@ async def test_of_an_answer_without_a_body_nothing_is_taken(method: str, status:
     async with (
         LiteralProvider([b"HTTP/1.1 " + status + b"\r\n\r\n"]) as provider,
         client_of(provider.url) as client,
-        await client.request(method, "/", b"", b"") as answer,
+        asked(client, method) as answer,
     ):
         assert [None async for _ in answer.each(lambda _: False)] == []
 
@@ -290,6 +295,7 @@ async def test_a_provider_that_speaks_first_speaks_no_http() -> None:
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: a\r\n" % number for number in range(300)) + b"\r\n",
         b"HTTP/1.1 200 OK\r\nx-a: " + b"a" * 2_000_000,
         b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 000 Nothing\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx-request-id: a\0b\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
@@ -307,7 +313,7 @@ async def test_headers_are_given_as_they_came_and_trailers_are_none_of_them() ->
     async with (
         LiteralProvider(script) as provider,
         client_of(provider.url) as client,
-        await client.request("GET", "/", b"", b"") as answer,
+        asked(client) as answer,
     ):
         assert answer.reason == b"Fine \xff"
         named = [(b"X-a", b"1"), (b"x-A", b"\xff"), (b"Empty", b""), (b"Transfer-Encoding", b"chunked")]
@@ -321,7 +327,7 @@ async def test_what_follows_an_answer_in_one_piece_changes_nothing_of_its_head(m
     async with (
         LiteralProvider([json_answer(b"{}") + more]) as provider,
         client_of(provider.url) as client,
-        await client.request("GET", "/", b"", b"") as answer,
+        asked(client) as answer,
     ):
         assert (answer.status, answer.reason, answer.take_all()) == (200, b"OK", b"{}")
         assert answer.raw_headers == [(b"content-type", b"application/json"), (b"content-length", b"2")]
@@ -333,7 +339,7 @@ async def test_what_stands_between_a_name_and_its_colon_is_removed(framing: byte
     async with (
         LiteralProvider([head, close]) as provider,
         client_of(provider.url) as client,
-        await client.request("GET", "/", b"", b"") as answer,
+        asked(client) as answer,
     ):
         assert answer.raw_headers == [(framing, body)]
         assert answer.headers[framing.decode()] == body.decode()
@@ -353,7 +359,7 @@ async def test_a_provider_is_held_back_while_nobody_reads() -> None:
         host, port = server.sockets[0].getsockname()
         async with (
             client_of(f"http://{host}:{port}/v1") as client,
-            await client.request("GET", "/", b"", b"") as answer,
+            asked(client) as answer,
         ):
             await asyncio.sleep(0.2)
             assert not sent.is_set()
