@@ -174,15 +174,13 @@ class Log:
             if isinstance(record, BlobRow):
                 self._store.put_row(record)
                 continue
-            statements = self._statements[type(record)]
-            self.conn.execute(statements.insert, statements.encode(record))
+            self.conn.execute(*self._statements[type(record)].insert(record))
             if isinstance(record, Call):
                 self._sessions.forget(record.session)
 
     def replace(self, record: Record) -> None:
         """Put a row in place of the one with its key. For a row that its own writer completes, nothing else."""
-        statements = self._statements[type(record)]
-        self.conn.execute(statements.replace, statements.encode(record))
+        self.conn.execute(*self._statements[type(record)].replace(record))
         if isinstance(record, Call):
             self._sessions.forget(record.session)
 
@@ -218,12 +216,8 @@ class Log:
 
     def add_call(self, call: Call) -> None:
         """Write the row of the next call of a session, as much of it as is known."""
-        values = self._rows.opening(call) if call.state == "open" else None
-        if values is None:
-            statements = self._statements[Call]
-            self.conn.execute(statements.insert, statements.encode(call))
-        else:
-            self.conn.execute(self._rows.open, values)
+        begun = self._rows.open(call) if call.state == "open" else None
+        self.conn.execute(*(self._statements[Call].insert(call) if begun is None else begun))
         self._sessions.note(call)
 
     def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
@@ -231,7 +225,7 @@ class Log:
 
         What the row said of the request when it was opened stays as it is.
         """
-        self.conn.execute(self._rows.close, self._rows.closing(call))
+        self.conn.execute(*self._rows.close(call))
         for attempt in attempts:
             self.replace(attempt)
 

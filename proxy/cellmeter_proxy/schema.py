@@ -150,7 +150,7 @@ def _m006_one_row_for_a_body(db: Database) -> None:
 
 
 def _m007_binary_digests(db: Database) -> None:
-    """A digest is kept in half of its characters' room, and found by four of its bytes."""
+    """A digest is kept in half of its characters' room, and found by four of its bytes; a codec where it is unusual."""
     db.conn.create_function("packed", 1, packed, deterministic=True)
     for statement in _PACKED:
         db.execute(statement)
@@ -187,16 +187,18 @@ _SMALLER_INDEXES: Final = (
     """CREATE INDEX idx_calls_session_prefix_hash ON calls (session, substr(prefix_hash, -12))
         WHERE prefix_hash IS NOT NULL""",
 )
+_USUAL: Final = "CASE WHEN at >= 0 THEN 'strand' ELSE 'zstd' END"
 _PACKED: Final = (
     "ALTER TABLE blobs RENAME TO blobs_before",
     "DROP INDEX idx_blobs_digest",
     f"""CREATE TABLE blobs (
-        at INTEGER PRIMARY KEY, sha256 BLOB, size INTEGER, codec TEXT, base TEXT, data BLOB,
+        at INTEGER PRIMARY KEY, sha256 BLOB, size INTEGER, data BLOB, base TEXT, coded TEXT,
         digest TEXT GENERATED ALWAYS AS ({UNPACKED}) VIRTUAL,
+        codec TEXT GENERATED ALWAYS AS (coalesce(coded, {_USUAL})) VIRTUAL,
         strand INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format(">> 8")}) VIRTUAL,
         place INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format("& 255")}) VIRTUAL)""",
-    """INSERT INTO blobs (at, sha256, size, codec, base, data)
-        SELECT at, packed(digest), size, codec, base, data FROM blobs_before ORDER BY at""",
+    f"""INSERT INTO blobs (at, sha256, size, data, base, coded)
+        SELECT at, packed(digest), size, data, base, nullif(codec, {_USUAL}) FROM blobs_before ORDER BY at""",
     "DROP TABLE blobs_before",
     "CREATE INDEX idx_blobs_digest ON blobs (substr(sha256, 1, 4))",
 )

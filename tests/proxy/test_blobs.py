@@ -263,7 +263,7 @@ def test_content_by_itself_stands_beside_the_strands(log: Log) -> None:
         ("UPDATE blobs SET data = NULL WHERE place = 2", "cannot be built"),
         ("UPDATE blobs SET size = size + 9", "a body is shorter than what is copied from it"),
         ("UPDATE blobs SET at = -1 - at", "cannot be built"),
-        ("UPDATE blobs SET codec = 'later'", "is stored as 'later', which this cellmeter cannot read"),
+        ("UPDATE blobs SET coded = 'later'", "is stored as 'later', which this cellmeter cannot read"),
     ],
 )
 def test_what_was_tampered_with_is_refused_with_a_sentence(log: Log, tamper: str, message: str) -> None:

@@ -67,7 +67,7 @@ def test_a_log_has_a_column_for_every_field_of_its_row_types(tmp_path: Path) -> 
     with Log.create(tmp_path / "new.db") as log:
         shape = shape_of(log.conn)
         assert {row_type: {str(name) for name, _, _ in shape[table]} for row_type, table in TABLES.items()} == {
-            row_type: set(columns(row_type)) | ({"at", "sha256"} if row_type is BlobRow else set())
+            row_type: set(columns(row_type)) | ({"at", "sha256", "coded"} if row_type is BlobRow else set())
             for row_type in TABLES
         }
 
@@ -128,7 +128,12 @@ def test_a_migrated_log_holds_the_same_rows(old_log: OldLog, version: int) -> No
         del before["blobs"]
     for table, rows in before.items():
         kept = [{name: value for name, value in row.items() if name in rows[0]} for row in after[table]]
-        added = [value for row in after[table] for name, value in row.items() if name not in {*rows[0], "at", "sha256"}]
+        added = [
+            value
+            for row in after[table]
+            for name, value in row.items()
+            if name not in {*rows[0], "at", "sha256", "coded"}
+        ]
         assert (kept, set(added) - {None}) == (rows, set())
     assert version_of(path) == str(SCHEMA_VERSION)
 
