@@ -146,7 +146,8 @@ class Log:
         # It moves where another connection has written: https://www.sqlite.org/pragma.html#pragma_data_version.
         (version,) = self.conn.execute("PRAGMA data_version").fetchone()
         if version != self._version:
-            self._forget()
+            self._sessions.catch_up()
+            self._store.forget()
             self._version = version
         self._sessions.trusted = self._store.trusted = True
 
@@ -158,13 +159,11 @@ class Log:
     def roll_back(self) -> None:
         """Undo what was written since ``begin``, if anything can have been."""
         self._sessions.trusted = self._store.trusted = False
-        self._forget()
-        if self.conn.in_transaction:
-            self.conn.execute("ROLLBACK")
-
-    def _forget(self) -> None:
         self._sessions.forget()
         self._store.forget()
+        self._version = None
+        if self.conn.in_transaction:
+            self.conn.execute("ROLLBACK")
 
     # Writing; the caller holds a transaction, or accepts one per statement
 
@@ -217,8 +216,8 @@ class Log:
     def add_call(self, call: Call) -> None:
         """Write the row of the next call of a session, as much of it as is known."""
         begun = self._rows.open(call) if call.state == "open" else None
-        self.conn.execute(*(self._statements[Call].insert(call) if begun is None else begun))
-        self._sessions.note(call)
+        written = self.conn.execute(*(self._statements[Call].insert(call) if begun is None else begun))
+        self._sessions.note(call, written.lastrowid)
 
     def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
         """Complete an open row, with its attempts, once the whole answer is known.

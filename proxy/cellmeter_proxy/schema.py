@@ -152,7 +152,7 @@ def _m006_one_row_for_a_body(db: Database) -> None:
 def _m007_binary_digests(db: Database) -> None:
     """A digest is kept in half of its characters' room, and found by four of its bytes; a codec where it is unusual."""
     db.conn.create_function("packed", 1, packed, deterministic=True)
-    for statement in _PACKED:
+    for statement in (*_PACKED, *_NEAR_LINKS):
         db.execute(statement)
 
 
@@ -201,5 +201,11 @@ _PACKED: Final = (
         SELECT at, packed(digest), size, data, base, nullif(codec, {_USUAL}) FROM blobs_before ORDER BY at""",
     "DROP TABLE blobs_before",
     "CREATE INDEX idx_blobs_digest ON blobs (substr(sha256, 1, 4))",
+)
+_NEAR_LINKS: Final = (
+    "DROP INDEX idx_calls_session_prefix_hash",
+    # Those of calls that follow each other stand on a few pages, which a commit writes once for all of them.
+    """CREATE INDEX idx_calls_session_prefix_hash ON calls (session, coalesce(seq, 0) >> 8, substr(prefix_hash, -6))
+        WHERE prefix_hash IS NOT NULL""",
 )
 """A digest or a link is found by a few of its digits, and compared as a whole."""
