@@ -15,7 +15,7 @@ import zstandard
 
 from cellmeter_proxy.blobs.digests import packed
 from cellmeter_proxy.blobs.recipe import Base, Place, delta_recipe, recipe
-from cellmeter_proxy.blobs.strands import STRAND, WHOLE, BlobReader, at_of
+from cellmeter_proxy.blobs.strands import HAS, STRAND, WHOLE, BlobReader, at_of
 from cellmeter_proxy.errors import CellmeterError
 from cellmeter_proxy.record import BlobRow
 
@@ -127,7 +127,8 @@ class BlobStore:
                 last one of the line is not as good as any.
 
         """
-        if self._has(content.digest):
+        key = packed(content.digest)
+        if self._has(content.digest, key):
             if content.grows and line in self._open:
                 self._open[line].newest = content.digest
             return
@@ -136,16 +137,16 @@ class BlobStore:
         if content.grows and len(content.data) >= _MIN_DELTA:
             made = self._delta(at, content.data, strand.newest, base)
         data = strand.add((content.recipe or recipe(content.data)) if made is None else made.recipe)
-        self._conn.execute(_INSERT, (at_of(at), packed(content.digest), len(content.data), data))
+        self._conn.execute(_INSERT, (at_of(at), key, len(content.data), data))
         strand.is_there = self.trusted
         if content.grows:
             strand.newest = content.digest
             self._remember(content.digest, _Recent(content.data, at, 0 if made is None else made.far))
 
-    def _has(self, digest: str) -> bool:
+    def _has(self, digest: str, key: bytes | str | None) -> bool:
         if self.trusted and digest in self._there:
             return True
-        return self._reader.has(digest)
+        return self._conn.execute(HAS, (key,)).fetchone() is not None
 
     def put_row(self, row: BlobRow) -> None:
         """Store content as a row of another log has it, or as it stands by itself."""

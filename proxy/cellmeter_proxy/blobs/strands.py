@@ -48,9 +48,10 @@ class _Queries(NamedTuple):
     """What ``of_digest`` gets for a digest."""
 
 
-_NOW: Final = _Queries(
-    _PIECES, "substr(sha256, 1, 4) = substr(?1, 1, 4) AND +sha256 = ?1", "WHERE sha256 IS NOT NULL ORDER BY at", packed
-)
+_OF_DIGEST: Final = "substr(sha256, 1, 4) = substr(?1, 1, 4) AND +sha256 = ?1"
+HAS: Final = f"SELECT 1 FROM blobs WHERE {_OF_DIGEST}"
+"""Whether a log of today's version has content, given its packed digest."""
+_NOW: Final = _Queries(_PIECES, _OF_DIGEST, "WHERE sha256 IS NOT NULL ORDER BY at", packed)
 _VERSION_6: Final = _Queries(
     _PIECES, "substr(digest, 8, 12) = substr(?1, 8, 12) AND +digest = ?1", "WHERE digest != '' ORDER BY at"
 )
