@@ -19,10 +19,6 @@ from cellmeter_proxy.record import now_us
 from cellmeter_proxy.schema import SCHEMA_VERSION, migrate
 
 Durability = Literal["full", "process"]
-_PAGE_BYTES: Final = 8192
-"""Bodies are rows of about 1 KB: in smaller pages they leave twice as much room unused; of larger ones a commit writes
-more.
-"""
 BUSY_MS: Final = 10_000
 """How long a lock that another process holds is waited for."""
 SALT: Final = "fingerprint_salt"
@@ -44,7 +40,6 @@ def open_for_writing(path: Path, durability: Durability) -> Iterator[sqlite3.Con
     """
     with _usable(path), _closed_on_error(_connect(path, "rwc")) as conn:
         _refuse_foreign(conn, path, allow_empty=True)
-        conn.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a new file; another one keeps its own
         _use_wal(conn)
         conn.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
         _bring_up_to_date(conn, path)

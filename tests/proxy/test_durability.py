@@ -255,8 +255,8 @@ async def test_a_damaged_page_is_a_sentence_at_the_start_or_a_503_and_verify_nam
     assert len(proxy.refusals()) == 1
     assert {finding.kind for finding in verify(log)} & {"file", "unreadable"}
     with log.open("r+b") as file:
-        file.seek(size)
-        file.write(b"\xff" * (log.stat().st_size - size))
+        file.seek(4096)
+        file.write(b"\xff" * (log.stat().st_size - 4096))
     done = subprocess.run(command(log, "http://127.0.0.1:9/v1"), capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"a.db is damaged: database disk image is malformed" in done.stderr

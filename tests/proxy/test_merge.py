@@ -375,8 +375,8 @@ def test_a_damaged_page_is_the_fault_of_the_log_that_has_it(written: Written, tm
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     damaged = bytearray(source.read_bytes())
     sought = b"call100x" if content == "calls" else make_blob(b"100" * 400).data or b""
-    page = damaged.index(sought) // 8192 * 8192
-    damaged[page : page + 8192] = b"\xff" * 8192
+    page = damaged.find(sought) // 4096 * 4096
+    damaged[page : page + 4096] = b"\xff" * 4096
     source.write_bytes(damaged)
     with pytest.raises(CellmeterError, match=f"{source} cannot be merged, because it is damaged"):
         merge(tmp_path / "out.db", [source])

@@ -22,7 +22,6 @@ from cellmeter_proxy.schema import TABLES, columns
 from cellmeter_scoring.testing import CELL_ID, START, make_attempt, make_call, make_cell
 from cellmeter_scoring.verify import verify
 
-PAGE = 8192
 REQUEST = b'{"model": "vendor/small", "messages": []}'
 USAGE = '{"prompt_tokens": 1000, "completion_tokens": 100}'
 ANSWER = b'{"choices": [], "usage": ' + USAGE.encode() + b"}"
@@ -410,8 +409,8 @@ def test_a_damaged_page_is_found_without_an_exception(log: Log) -> None:
     log.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log.close()
     damaged = bytearray(path.read_bytes())
-    page = damaged.index(make_blob(b"100" * 400).data or b"none") // PAGE * PAGE
-    damaged[page : page + PAGE] = b"\xff" * PAGE
+    page = damaged.index(make_blob(b"100" * 400).data or b"none") // 4096 * 4096
+    damaged[page : page + 4096] = b"\xff" * 4096
     path.write_bytes(damaged)
     assert {"file", "unreadable"} & {finding.kind for finding in verify(path)}
 
@@ -423,7 +422,7 @@ def test_a_damaged_index_is_found_although_no_row_is_lost(log: Log) -> None:
     log.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     log.close()
     damaged = bytearray(path.read_bytes())
-    damaged[(page - 1) * PAGE + 8 : page * PAGE] = b"\xff" * (PAGE - 8)
+    damaged[(page - 1) * 4096 + 8 : page * 4096] = b"\xff" * 4088
     path.write_bytes(damaged)
     assert {finding.kind for finding in verify(path)} == {"file"}
 
