@@ -106,6 +106,30 @@ CC1529C7C5E20D2334BA314252E0F2E217B3E0E2FB6A425DFE91C6C9A0AC374CF5E7E273F9B821CF
     INSERT INTO "blobs" ("digest", "size", "codec", "strand", "place") VALUES
         ('sha256:ec43a0fc0e6d5d4ddb2d7e50047a137992b7723fdf81a41072c265e6ea581edd', 414, 'strand', 18838586676582, 2);
     """,
+    """
+    ALTER TABLE "blobs" RENAME TO "blobs_before";
+    CREATE TABLE "blobs" ("at" INTEGER PRIMARY KEY, "digest" TEXT, "size" INTEGER, "codec" TEXT, "base" TEXT,
+        "data" BLOB, "strand" INTEGER GENERATED ALWAYS AS (CASE WHEN "at" >= 0 THEN "at" >> 8 END) VIRTUAL,
+        "place" INTEGER GENERATED ALWAYS AS (CASE WHEN "at" >= 0 THEN "at" & 255 END) VIRTUAL);
+    CREATE INDEX "idx_blobs_digest" ON "blobs" (substr("digest", 8, 12));
+    INSERT INTO "blobs" ("at", "digest", "size", "codec", "base", "data")
+        SELECT rowid - (1 << 62), "digest", "size", "codec", "base", "data" FROM "blobs_before" WHERE "strand" IS NULL;
+    INSERT INTO "blobs" ("at", "digest", "size", "codec", "data")
+        SELECT "strand" << 8 | "place", coalesce("digest", ''), coalesce("size", 0), 'strand', "pieces"."data"
+        FROM "pieces" LEFT JOIN "blobs_before" USING ("strand", "place");
+    DROP TABLE "blobs_before";
+    DROP TABLE "pieces";
+    DROP INDEX idx_calls_state;
+    CREATE INDEX idx_calls_open ON calls (writer) WHERE state = 'open';
+    DROP INDEX idx_calls_cell_id_cell_attempt;
+    CREATE INDEX idx_calls_cell_id_cell_attempt ON calls (cell_id, cell_attempt) WHERE cell_id IS NOT NULL;
+    DROP INDEX idx_calls_session_prefix_hash;
+    CREATE INDEX idx_calls_session_prefix_hash ON calls (session, substr(prefix_hash, -12))
+        WHERE prefix_hash IS NOT NULL;
+    INSERT INTO "_sqlite_migrations"
+        VALUES (6, 'cellmeter', 'm006_one_row_for_a_body', '2025-11-25 01:00:00+00:00');
+    UPDATE "meta" SET "value" = '6' WHERE "key" = 'schema_version';
+    """,
 )
 """What each version of the schema was written with, literally: the rows of the first, what was new in the others."""
 

@@ -146,7 +146,8 @@ class Log:
         # It moves where another connection has written: https://www.sqlite.org/pragma.html#pragma_data_version.
         (version,) = self.conn.execute("PRAGMA data_version").fetchone()
         if version != self._version:
-            self._forget()
+            self._sessions.catch_up()
+            self._store.forget()
             self._version = version
         self._sessions.trusted = self._store.trusted = True
 
@@ -158,13 +159,11 @@ class Log:
     def roll_back(self) -> None:
         """Undo what was written since ``begin``, if anything can have been."""
         self._sessions.trusted = self._store.trusted = False
-        self._forget()
-        if self.conn.in_transaction:
-            self.conn.execute("ROLLBACK")
-
-    def _forget(self) -> None:
         self._sessions.forget()
         self._store.forget()
+        self._version = None
+        if self.conn.in_transaction:
+            self.conn.execute("ROLLBACK")
 
     # Writing; the caller holds a transaction, or accepts one per statement
 
@@ -174,15 +173,13 @@ class Log:
             if isinstance(record, BlobRow):
                 self._store.put_row(record)
                 continue
-            statements = self._statements[type(record)]
-            self.conn.execute(statements.insert, statements.encode(record))
+            self.conn.execute(*self._statements[type(record)].insert(record))
             if isinstance(record, Call):
                 self._sessions.forget(record.session)
 
     def replace(self, record: Record) -> None:
         """Put a row in place of the one with its key. For a row that its own writer completes, nothing else."""
-        statements = self._statements[type(record)]
-        self.conn.execute(statements.replace, statements.encode(record))
+        self.conn.execute(*self._statements[type(record)].replace(record))
         if isinstance(record, Call):
             self._sessions.forget(record.session)
 
@@ -218,20 +215,16 @@ class Log:
 
     def add_call(self, call: Call) -> None:
         """Write the row of the next call of a session, as much of it as is known."""
-        values = self._rows.opening(call) if call.state == "open" else None
-        if values is None:
-            statements = self._statements[Call]
-            self.conn.execute(statements.insert, statements.encode(call))
-        else:
-            self.conn.execute(self._rows.open, values)
-        self._sessions.note(call)
+        begun = self._rows.open(call) if call.state == "open" else None
+        written = self.conn.execute(*(self._statements[Call].insert(call) if begun is None else begun))
+        self._sessions.note(call, written.lastrowid)
 
     def close_call(self, call: Call, attempts: Iterable[Attempt]) -> None:
         """Complete an open row, with its attempts, once the whole answer is known.
 
         What the row said of the request when it was opened stays as it is.
         """
-        self.conn.execute(self._rows.close, self._rows.closing(call))
+        self.conn.execute(*self._rows.close(call))
         for attempt in attempts:
             self.replace(attempt)
 

@@ -10,6 +10,7 @@ from sqlite_utils import Database
 from sqlite_utils.db import Table
 from sqlite_utils.migrations import Migrations
 
+from cellmeter_proxy.blobs.digests import UNPACKED, packed
 from cellmeter_proxy.record import (
     Artifact,
     Attempt,
@@ -23,7 +24,7 @@ from cellmeter_proxy.record import (
     Sweep,
 )
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 TABLES: Final[dict[type[Record], str]] = {
     Sweep: "sweeps",
@@ -83,7 +84,7 @@ def migrate(db: Database) -> None:
     set_ = Migrations("cellmeter")
     steps = (
         *(_m001_first, _m002_message_count, _m003_attached_to, _m004_provider_tools, _m005_strands),
-        _m006_one_row_for_a_body,
+        *(_m006_one_row_for_a_body, _m007_binary_digests),
     )
     for step in steps:
         set_(name=step.__name__.lstrip("_"))(step)
@@ -148,6 +149,13 @@ def _m006_one_row_for_a_body(db: Database) -> None:
         db.execute(statement)
 
 
+def _m007_binary_digests(db: Database) -> None:
+    """A digest is kept in half of its characters' room, and found by four of its bytes; a codec where it is unusual."""
+    db.conn.create_function("packed", 1, packed, deterministic=True)
+    for statement in (*_PACKED, *_NEAR_LINKS):
+        db.execute(statement)
+
+
 _OF_A_STRAND: Final = "CASE WHEN at >= 0 THEN at {} END"
 _BLOBS: Final = (
     "ALTER TABLE blobs RENAME TO blobs_before",
@@ -179,4 +187,25 @@ _SMALLER_INDEXES: Final = (
     """CREATE INDEX idx_calls_session_prefix_hash ON calls (session, substr(prefix_hash, -12))
         WHERE prefix_hash IS NOT NULL""",
 )
-"""A digest or a link is found by a dozen of its digits, and compared as a whole."""
+_USUAL: Final = "CASE WHEN at >= 0 THEN 'strand' ELSE 'zstd' END"
+_PACKED: Final = (
+    "ALTER TABLE blobs RENAME TO blobs_before",
+    "DROP INDEX idx_blobs_digest",
+    f"""CREATE TABLE blobs (
+        at INTEGER PRIMARY KEY, sha256 BLOB, size INTEGER, data BLOB, base TEXT, coded TEXT,
+        digest TEXT GENERATED ALWAYS AS ({UNPACKED}) VIRTUAL,
+        codec TEXT GENERATED ALWAYS AS (coalesce(coded, {_USUAL})) VIRTUAL,
+        strand INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format(">> 8")}) VIRTUAL,
+        place INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format("& 255")}) VIRTUAL)""",
+    f"""INSERT INTO blobs (at, sha256, size, data, base, coded)
+        SELECT at, packed(digest), size, data, base, nullif(codec, {_USUAL}) FROM blobs_before ORDER BY at""",
+    "DROP TABLE blobs_before",
+    "CREATE INDEX idx_blobs_digest ON blobs (substr(sha256, 1, 4))",
+)
+_NEAR_LINKS: Final = (
+    "DROP INDEX idx_calls_session_prefix_hash",
+    # Those of calls that follow each other stand on a few pages, which a commit writes once for all of them.
+    """CREATE INDEX idx_calls_session_prefix_hash ON calls (session, coalesce(seq, 0) >> 8, substr(prefix_hash, -6))
+        WHERE prefix_hash IS NOT NULL""",
+)
+"""A digest or a link is found by a few of its digits, and compared as a whole."""

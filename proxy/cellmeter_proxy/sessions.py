@@ -1,8 +1,8 @@
 """What the newest call of a session is, and which histories the session has sent: asked once, then remembered.
 
 Invariant: what is answered is what the log says as this transaction sees it. What is remembered counts only within a
-transaction that was begun by ``Log.begin``, where nobody else has written since; whoever rolls one back has it
-forgotten. It is bounded: of sessions that are not remembered, or not wholly, the log is asked.
+transaction that was begun by ``Log.begin``, which has the rows read that others have written since; whoever rolls one
+back has it forgotten. It is bounded: of sessions that are not remembered, or not wholly, the log is asked.
 """
 
 import sqlite3
@@ -16,6 +16,22 @@ from cellmeter_proxy.record import Call
 
 MAX_LINKS: Final = 1 << 16
 """So many links are remembered of all sessions together; one takes a quarter of a kilobyte."""
+_MOST_MISSED: Final = 1024
+"""Where others have written more rows, sessions are asked for again instead."""
+_FIND: Final = """
+    WITH stretch (number) AS (SELECT ?2 >> 8 UNION ALL SELECT number - 1 FROM stretch WHERE number > 0)
+    SELECT value, (
+        SELECT newest FROM (
+            SELECT (
+                SELECT rowid FROM calls WHERE session = ?1 AND coalesce(seq, 0) >> 8 = number
+                    AND substr(prefix_hash, -6) = substr(value, -6) AND prefix_hash IS NOT NULL AND +prefix_hash = value
+                ORDER BY rowid DESC LIMIT 1
+            ) AS newest FROM stretch
+        ) WHERE newest IS NOT NULL LIMIT 1
+    ) AS found FROM json_each(?3) WHERE found IS NOT NULL"""
+"""The links that calls of a session ended in, and the newest of these calls: one look into the index for each link and
+each 256 calls of the session, as a history that is resent a thousand times has a thousand rows.
+"""
 
 
 class _Session:
@@ -38,11 +54,26 @@ class Sessions:
         self._conn = conn
         self._known: OrderedDict[str, _Session] = OrderedDict()
         self._size = 0
+        self._row: int | None = None
+        """Calls up to this one are known of; None where nothing is remembered."""
         self.trusted = False
         """What is remembered counts."""
 
+    def catch_up(self) -> None:
+        """Take note of the calls that others have written."""
+        (newest,) = self._conn.execute("SELECT coalesce(max(rowid), 0) FROM calls").fetchone()
+        if self._row is None or not self._row <= newest <= self._row + _MOST_MISSED:
+            self.forget()
+        else:
+            missed = "SELECT session, seq, prefix_hash, request_blob FROM calls WHERE rowid > ? ORDER BY rowid"
+            for session, seq, link, blob in self._conn.execute(missed, (self._row,)):
+                self._add(session, seq, link, blob)
+        self._row = newest
+
     def forget(self, session: str | None = None) -> None:
         """Forget what is remembered, of one session or of all."""
+        if session is None:
+            self._row = None
         for name in [*self._known] if session is None else [session]:
             known = self._known.pop(name, None)
             self._size -= 0 if known is None else len(known.links)
@@ -51,19 +82,26 @@ class Sessions:
         """The number of the last call; 0 where there is none."""
         return self._find(session).seq
 
-    def note(self, call: Call) -> None:
-        """A call was written, as the last one of its session."""
-        known = self._known.get(call.session)
+    def note(self, call: Call, row: int | None) -> None:
+        """A call was written as this row, the last one of its session."""
+        if self.trusted and self._row is not None:
+            self._row = row
+            self._add(call.session, call.seq, call.prefix_hash, call.request_blob)
+        else:
+            self.forget(call.session)
+
+    def _add(self, session: str, seq: int | None, link: str | None, blob: str | None) -> None:
+        known = self._known.get(session)
         if known is None:
             return
-        if not self.trusted or call.seq is None:
-            self.forget(call.session)
+        if seq is None or seq <= known.seq:
+            self.forget(session)
             return
-        known.seq, known.newest = call.seq, call.request_blob
-        if call.prefix_hash is not None:
-            self._size += call.prefix_hash not in known.links
-            known.links[call.prefix_hash] = call.request_blob
-            known.links.move_to_end(call.prefix_hash)
+        known.seq, known.newest = seq, blob
+        if link is not None:
+            self._size += link not in known.links
+            known.links[link] = blob
+            known.links.move_to_end(link)
         while self._size > MAX_LINKS:
             self._forget_oldest()
 
@@ -72,14 +110,7 @@ class Sessions:
         known = self._find(session)
         if known.is_whole:
             return {link for link in links if link in known.links}
-        # One look into the index for each link: a history that is resent a thousand times has a thousand rows to it.
-        rows = self._conn.execute(
-            "SELECT value FROM json_each(?) WHERE EXISTS"
-            " (SELECT 1 FROM calls WHERE session = ? AND substr(prefix_hash, -12) = substr(value, -12)"
-            " AND prefix_hash = value)",
-            (msgspec.json.encode(links).decode(), session),
-        )
-        return {str(row[0]) for row in rows}
+        return {link for link, _ in self._ended_in(session, known.seq, links)}
 
     def base_of(self, session: str, link: str | None) -> str | None:
         """Digest of the body that a request is likely to go on from: the newest of its session that ended in a link.
@@ -91,13 +122,13 @@ class Sessions:
         if link is not None:
             found = known.links.get(link)
             if link not in known.links and not known.is_whole:
-                row = self._conn.execute(
-                    "SELECT request_blob FROM calls WHERE session = ?1 AND substr(prefix_hash, -12) = substr(?2, -12)"
-                    " AND prefix_hash IS NOT NULL AND +prefix_hash = ?2 ORDER BY rowid DESC LIMIT 1",
-                    (session, link),
-                ).fetchone()
-                found = None if row is None else row[0]
+                for _, row in self._ended_in(session, known.seq, [link]):
+                    (found,) = self._conn.execute("SELECT request_blob FROM calls WHERE rowid = ?", (row,)).fetchone()
         return known.newest if found is None else found
+
+    def _ended_in(self, session: str, seq: int, links: Sequence[str]) -> list[tuple[str, int]]:
+        """Those of the links that calls of a session ended in, with the row of the newest of these calls."""
+        return self._conn.execute(_FIND, (session, seq, msgspec.json.encode(links).decode())).fetchall()
 
     def _find(self, session: str) -> _Session:
         known = self._known.get(session) if self.trusted else None

@@ -114,6 +114,10 @@ class Transactor:
 
     def _transact(self, jobs: Sequence[Job[Any, Any]], busy_ms: int) -> list[Settled]:
         try:
+            moved = self._files.moved()
+            if moved:
+                self._files.renew(moved, self.log.conn)
+                self._busy_ms = 0
             self._begin(busy_ms)
         except (sqlite3.Error, OSError) as error:
             return self._failed(jobs, error)
@@ -184,10 +188,6 @@ class Transactor:
         return []
 
     def _begin(self, busy_ms: int) -> None:
-        moved = self._files.moved()
-        if moved:
-            self._files.renew(moved, self.log.conn)
-            self._busy_ms = 0
         if busy_ms != self._busy_ms:
             self.log.conn.execute(f"PRAGMA busy_timeout={busy_ms}")
             self._busy_ms = busy_ms

@@ -63,7 +63,7 @@ def test_a_newer_log_is_refused_with_one_sentence_and_left_as_it_is(
     assert not Path("out.db").exists()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("arguments", READERS.values(), ids=READERS)
 def test_an_older_log_is_read(
     capsys: pytest.CaptureFixture[str], old_log: Callable[[int], Path], arguments: list[str], version: int

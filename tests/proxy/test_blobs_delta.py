@@ -71,3 +71,13 @@ def test_equal_ends_are_counted_to_the_byte(one: bytes, size: int, two: bytes, t
     left, right = two[::-1] + shared, three[::-1] + shared
     assert common_suffix(left, right, min(len(left), len(right))) == len(shared) + expected
     assert common_suffix(left, right, len(shared) // 2) == len(shared) // 2
+
+
+@given(st.integers(0, 20_000), st.integers(0, 20_000), st.integers(0, 3000))
+def test_a_byte_that_differs_is_found_wherever_it_stands(before: int, after: int, most: int) -> None:
+    old, new = b"a" * before + b"x" + b"a" * after, b"a" * before + b"y" + b"a" * after
+    assert common_prefix(old, new) == before
+    assert common_prefix(old, new, most=most) == min(before, most)
+    assert common_prefix(old, new, before // 2, before // 3) == before - before // 2
+    assert common_suffix(old, new, len(old)) == after
+    assert common_suffix(old, new, min(most, len(old))) == min(after, most)

@@ -349,7 +349,7 @@ def test_connections_that_are_alike_are_as_many_as_in_the_log_with_most(written:
     ("change", "sentence"),
     [
         ("UPDATE blobs SET data = x'00ff'", "cannot be merged, because it is damaged: the content of sha256:"),
-        ("UPDATE blobs SET digest = 'sha256:00'", "the content of sha256:00 is something else"),
+        ("UPDATE blobs SET sha256 = 'sha256:00'", "the content of sha256:00 is something else"),
         ("UPDATE calls SET state = 'nonsense'", "damaged: Invalid enum value 'nonsense'"),
         ("DROP TABLE spans", "damaged: no such table: spans"),
     ],
@@ -383,7 +383,7 @@ def test_a_damaged_page_is_the_fault_of_the_log_that_has_it(written: Written, tm
     assert not (tmp_path / "out.db").exists()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_logs_of_older_versions_are_joined_and_joined_to(
     written: Written, old_log: OldLog, tmp_path: Path, version: int
 ) -> None:

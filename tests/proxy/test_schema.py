@@ -16,7 +16,7 @@ from cellmeter_proxy.log import Log, digest_of
 from cellmeter_proxy.record import Attempt, BlobRow, Call, Cell, Grade, Phase, ScoreRow, Span, Workspace
 from cellmeter_proxy.schema import SCHEMA_VERSION, TABLES, _m001_first, columns
 
-OLD: Final = [1, 2, 3, 4, 5]
+OLD: Final = [1, 2, 3, 4, 5, 6]
 OldLog = Callable[[int], Path]
 Row = dict[str, Any]
 
@@ -67,7 +67,8 @@ def test_a_log_has_a_column_for_every_field_of_its_row_types(tmp_path: Path) -> 
     with Log.create(tmp_path / "new.db") as log:
         shape = shape_of(log.conn)
         assert {row_type: {str(name) for name, _, _ in shape[table]} for row_type, table in TABLES.items()} == {
-            row_type: set(columns(row_type)) | ({"at"} if row_type is BlobRow else set()) for row_type in TABLES
+            row_type: set(columns(row_type)) | ({"at", "sha256", "coded"} if row_type is BlobRow else set())
+            for row_type in TABLES
         }
 
 
@@ -127,7 +128,12 @@ def test_a_migrated_log_holds_the_same_rows(old_log: OldLog, version: int) -> No
         del before["blobs"]
     for table, rows in before.items():
         kept = [{name: value for name, value in row.items() if name in rows[0]} for row in after[table]]
-        added = [value for row in after[table] for name, value in row.items() if name not in {*rows[0], "at"}]
+        added = [
+            value
+            for row in after[table]
+            for name, value in row.items()
+            if name not in {*rows[0], "at", "sha256", "coded"}
+        ]
         assert (kept, set(added) - {None}) == (rows, set())
     assert version_of(path) == str(SCHEMA_VERSION)
 

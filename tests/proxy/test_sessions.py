@@ -94,3 +94,52 @@ def test_a_session_that_goes_on_asks_the_log_nothing_but_whether_a_body_is_there
         "INSERT INTO",
         "COMMIT",
     ]
+
+
+def asked_for(log: Log, name: str) -> list[str]:
+    """What the log is asked in order to write the next call of a session in a transaction of its own."""
+    asked: list[str] = []
+    log.conn.set_trace_callback(asked.append)
+    log.begin()
+    link = f"{name} {log.next_seq(name)}"
+    log.known_prefixes(name, [link, "none"])
+    write(log, name, link, has_body=True)
+    log.commit()
+    log.conn.set_trace_callback(None)
+    return [" ".join(statement.split()[:2]) for statement in asked if statement.startswith("SELECT")]
+
+
+def test_sessions_that_were_rolled_back_or_that_others_wrote_to_are_remembered_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with Log.create(path, "process") as log, Log.create(path, "process") as other:
+        assert asked_for(log, "a") == ["SELECT coalesce(max(rowid),", "SELECT seq,"]
+        assert asked_for(log, "a") == []
+        write(other, "a", "theirs", has_body=True)
+        write(other, "b", "theirs", has_body=True)
+        assert asked_for(log, "a") == ["SELECT coalesce(max(rowid),", "SELECT session,"]
+        log.begin()
+        assert log.known_prefixes("a", ["theirs", "a 1", "b 1"]) == {"theirs", "a 1"}
+        write(log, "a", "undone", has_body=True)
+        log.roll_back()
+        assert asked_for(log, "a")[:2] == ["SELECT coalesce(max(rowid),", "SELECT seq,"]
+        assert "SELECT seq," not in asked_for(log, "a")
+
+
+def test_a_link_is_found_however_many_calls_the_session_has_made_since(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db", "process") as log, Log.create(tmp_path / "a.db", "process") as reader:
+        reader.begin()
+        assert reader.known_prefixes("a", ["link 3"]) == set()
+        reader.commit()
+        log.begin()
+        for number in range(1, 1100):
+            write(log, "a", f"link {number}", has_body=True)
+            write(log, "b", "link", has_body=True)
+        log.commit()
+        reader.begin()
+        links = ["link 1", "link 255", "link 256", "link 700", "link 1099", "link 1100", "link", ""]
+        assert reader.known_prefixes("a", links) == {*links[:5]}
+        assert reader.known_prefixes("b", links) == {"link"}
+        assert answers(reader._sessions) == answers(Sessions(reader.conn))
+        newest = reader.conn.execute("SELECT request_blob FROM calls WHERE session = 'b' ORDER BY seq DESC").fetchone()
+        assert reader._sessions.base_of("b", "link") == newest[0]
+        reader.commit()

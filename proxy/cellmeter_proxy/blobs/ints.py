@@ -6,7 +6,7 @@ entropy coder wants.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 _WIDTHS: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -56,13 +56,18 @@ class Cursor:
 
 def number(value: int) -> bytes:
     """A number that is not negative, as LEB128."""
-    if value < 0x80:
-        return bytes((value,))
+    return bytes((value,)) if value < 0x80 else numbers((value,))
+
+
+def numbers(values: Iterable[int]) -> bytes:
+    """Numbers that are not negative, one after the other, as LEB128."""
     out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
+    for value in values:
+        rest = value
+        while rest >= 0x80:
+            out.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        out.append(rest)
     return bytes(out)
 
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from cellmeter_proxy.blobs import arrivals, frames
 from cellmeter_proxy.blobs.delta import Copy, diff
-from cellmeter_proxy.blobs.ints import Cursor, number
+from cellmeter_proxy.blobs.ints import Cursor, numbers
 
 PLAIN: Final = 0
 DELTA: Final = 1
@@ -51,14 +51,13 @@ def delta_recipe(at: Place, base: Base, old: bytes, new: bytes) -> bytes | None:
     if sum(copy.size for copy in copies) * 4 < len(new):
         return None
     near = base.at.strand == at.strand
-    back = [number(at.place - base.at.place)] if near else [number(0), number(base.at.strand), number(base.at.place)]
-    head = [bytes([DELTA]), *back, number(base.far), number(len(copies))]
-    texts, end = [], 0
-    for copy in copies:
-        head += [number(copy.at - end), number(copy.source), number(copy.size)]
-        texts.append(new[end : copy.at])
-        end = copy.at + copy.size
-    return b"".join((*head, *texts, new[end:]))
+    back = [at.place - base.at.place] if near else [0, base.at.strand, base.at.place]
+    head, texts, end = [DELTA, *back, base.far, len(copies)], [], 0
+    for start, source, size in copies:
+        head += (start - end, source, size)
+        texts.append(new[end:start])
+        end = start + size
+    return b"".join((numbers(head), *texts, new[end:]))
 
 
 def recipe(content: bytes) -> bytes:

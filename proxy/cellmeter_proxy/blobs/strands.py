@@ -16,12 +16,13 @@ table of their own; one before it has none.
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 import zstandard
 
 from cellmeter_proxy.blobs.delta import Copy
+from cellmeter_proxy.blobs.digests import packed
 from cellmeter_proxy.blobs.recipe import Delta, Place, read_recipe
 from cellmeter_proxy.errors import CellmeterError
 
@@ -31,21 +32,35 @@ _KEPT: Final = 16
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 _BUILT_BYTES: Final = 16 * 1024 * 1024
 _MAX_WINDOW: Final = 1 << 27
-_NOW: Final = (
-    "SELECT at, data FROM blobs WHERE at BETWEEN ? AND ? ORDER BY at",
-    "substr(digest, 8, 12) = substr(?1, 8, 12) AND +digest = ?1",
-    "WHERE digest != '' ORDER BY at",
+_PIECES: Final = "SELECT at, data FROM blobs WHERE at BETWEEN ? AND ? ORDER BY at"
+
+
+class _Queries(NamedTuple):
+    """How a version of the log is asked."""
+
+    pieces: str
+    """Those between two places."""
+    of_digest: str
+    """The content of a digest. With the ``+`` SQLite does not take it for a constant and the index for useless."""
+    order: str
+    """In which reading all that has a digest costs least."""
+    key: Callable[[str], bytes | str | None] = str
+    """What ``of_digest`` gets for a digest."""
+
+
+_OF_DIGEST: Final = "substr(sha256, 1, 4) = substr(?1, 1, 4) AND +sha256 = ?1"
+HAS: Final = f"SELECT 1 FROM blobs WHERE {_OF_DIGEST}"
+"""Whether a log of today's version has content, given its packed digest."""
+_NOW: Final = _Queries(_PIECES, _OF_DIGEST, "WHERE sha256 IS NOT NULL ORDER BY at", packed)
+_VERSION_6: Final = _Queries(
+    _PIECES, "substr(digest, 8, 12) = substr(?1, 8, 12) AND +digest = ?1", "WHERE digest != '' ORDER BY at"
 )
-_BEFORE_6: Final = (
+_BEFORE_6: Final = _Queries(
     """SELECT strand << 8 | place, data FROM pieces WHERE strand = ?1 >> 8 AND place BETWEEN ?1 & 255 AND ?2 & 255
         ORDER BY place""",
     "digest = ?1",
     "ORDER BY 3, 4, rowid",
 )
-"""How the pieces between two places and the content of a digest are found, and in which order reading costs least.
-
-With the ``+`` SQLite does not take the digest for a constant and the index for useless.
-"""
 
 
 def at_of(place: Place) -> int:
@@ -110,7 +125,7 @@ class BlobReader:
         there = {str(column[1]) for column in conn.execute("PRAGMA table_xinfo(blobs)")}
         # A log of a version before strands has no such columns, and no such bodies.
         self._place = "strand, place" if "strand" in there else "NULL, NULL"
-        self._pieces_query, self._of_digest, self._order = _BEFORE_6 if "at" not in there else _NOW
+        self._queries = _NOW if "sha256" in there else _VERSION_6 if "at" in there else _BEFORE_6
         self._strands: OrderedDict[int, _Strand] = OrderedDict()
         self._built: OrderedDict[Place, bytes] = OrderedDict()
         self._built_bytes = 0
@@ -123,9 +138,7 @@ class BlobReader:
             CellmeterError: something is, but it cannot be read, or something that it is built from is not there.
 
         """
-        row = self._conn.execute(
-            f"SELECT codec, size, {self._place}, data FROM blobs WHERE {self._of_digest}", (digest,)
-        ).fetchone()
+        row = self._find(f"codec, size, {self._place}, data", digest)
         if row is None:
             raise KeyError(digest)
         codec, size, strand, place, data = row
@@ -143,17 +156,16 @@ class BlobReader:
 
     def stored(self) -> list[tuple[str, int]]:
         """Digest and size of everything that is stored, in the order in which reading it costs least."""
-        rows = self._conn.execute(f"SELECT digest, size, {self._place} FROM blobs {self._order}")
+        rows = self._conn.execute(f"SELECT digest, size, {self._place} FROM blobs {self._queries.order}")
         return [(row[0], row[1]) for row in rows]
 
     def has(self, digest: str) -> bool:
         """Whether anything is stored under a digest."""
-        found = self._conn.execute(f"SELECT 1 FROM blobs WHERE {self._of_digest}", (digest,))
-        return found.fetchone() is not None
+        return self._find("1", digest) is not None
 
     def size(self, digest: str) -> int | None:
         """How many bytes the content of a digest is said to have; None where nothing is stored under it."""
-        row = self._conn.execute(f"SELECT size FROM blobs WHERE {self._of_digest}", (digest,)).fetchone()
+        row = self._find("size", digest)
         return None if row is None else row[0]
 
     def place(self, digest: str) -> Place | None:
@@ -163,10 +175,17 @@ class BlobReader:
             KeyError: nothing is stored under the digest.
 
         """
-        row = self._conn.execute(f"SELECT {self._place} FROM blobs WHERE {self._of_digest}", (digest,)).fetchone()
+        row = self._find(self._place, digest)
         if row is None:
             raise KeyError(digest)
         return None if row[0] is None else Place(*row)
+
+    def _find(self, columns: str, digest: str) -> tuple[Any, ...] | None:
+        queries = self._queries
+        found = self._conn.execute(
+            f"SELECT {columns} FROM blobs WHERE {queries.of_digest}", (queries.key(digest),)
+        ).fetchone()
+        return None if found is None else tuple(found)
 
     def far(self, at: Place) -> int:
         """How many rows of other strands than its own have to be read for the body at a place.
@@ -219,7 +238,7 @@ class BlobReader:
         """The strand of a place, read up to there."""
         strand = self._strands.get(at.strand)
         if strand is None:
-            strand = self._strands[at.strand] = _Strand(at.strand, self._pieces_query)
+            strand = self._strands[at.strand] = _Strand(at.strand, self._queries.pieces)
         elif strand.has(at.place):
             return strand
         self._strands.move_to_end(at.strand)
