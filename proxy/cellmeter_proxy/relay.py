@@ -349,7 +349,11 @@ class Relay:
         self._accountant.take(row)
 
     async def _interrupt(self, exchange: Exchange) -> None:
-        """The proxy stops while the call is under way: the row says so."""
+        """The proxy stops while the call is under way: the row says so, at the latest when the log is next opened."""
+        with suppress(LogUnwritableError):
+            await self._mark_interrupted(exchange)
+
+    async def _mark_interrupted(self, exchange: Exchange) -> None:
         if exchange.closed:
             return
         if exchange.closing is not None and not exchange.awaited:

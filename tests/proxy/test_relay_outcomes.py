@@ -1,6 +1,7 @@
 """Each way a call can end badly: its own row, its own sentence, and what the client sees."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import Callable
@@ -318,6 +319,25 @@ async def test_a_proxy_that_stops_during_an_upload_says_so(recorder: Recorder, l
         writer.close()
     call, _ = row(log_path)
     assert (call.state, call.outcome) == ("interrupted", "interrupted")
+
+
+async def test_a_proxy_that_stops_while_its_log_cannot_be_written_stops_without_a_word_of_it(
+    recorder: Recorder, log_path: Path
+) -> None:
+    trouble: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: trouble.append(context))
+    away = log_path.with_name("away.db")
+    async with LiteralProvider([EVENT_STREAM, chunk(TOKEN), asyncio.Event().wait]) as provider:
+        async with recorder(provider, shutdown_s=0.1) as proxy:
+            client = await LiteralClient.connect(proxy.url)
+            await client.post(PATH, STREAM_BODY)
+            await client.until(TOKEN)
+            log_path.rename(away)
+        await client.close()
+    gc.collect()
+    assert trouble == []
+    away.rename(log_path)
+    assert row(log_path)[0].outcome is None
 
 
 async def test_a_client_of_http_1_0_sees_the_break_too(recorder: Recorder, log_path: Path) -> None:
