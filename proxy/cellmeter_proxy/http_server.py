@@ -78,8 +78,8 @@ class Server:
 class Connection(BaseProtocol):
     """One connection of a client."""
 
-    # A client that says it sends nothing more (FIN) counts as gone, as for nginx, Go's net/http and uvicorn:
-    # a killed agent's connection looks the same until a write fails, and what it asked for is not to go on till then.
+    # A client that says it sends nothing more (FIN) counts as gone: the connection of a killed agent looks the same
+    # until a write fails, and what it asked for is not to go on till then.
 
     __slots__ = (
         "_ahead",
