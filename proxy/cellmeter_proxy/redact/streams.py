@@ -16,6 +16,7 @@ from cellmeter_proxy.redact.pieces import IDENTITY, plain_texts
 from cellmeter_proxy.redact.secrets import Redactor
 from cellmeter_proxy.sse import BOM, parse_frame
 from cellmeter_proxy.wire.frames import Frames, read_frames
+from cellmeter_proxy.wire.outline import has_too_many_values
 
 _CHAT: Final = frozenset({"content", "reasoning", "reasoning_content", "refusal", "text", "arguments", "transcript"})
 _MESSAGES: Final = frozenset({"text", "thinking", "partial_json"})
@@ -50,7 +51,8 @@ def redact_stream(body: bytes, dialect: Dialect, redactor: Redactor) -> tuple[by
     Args:
         body: without content coding.
         dialect: names the members whose pieces make up a text; of an unknown one any such member is taken.
-        redactor: what to look for.
+        redactor: what to look for. In a frame that has too many values to be parsed (``wire.outline``) only the bytes
+            are looked through.
 
     """
     return redact_frames(read_frames(body, dialect), dialect, redactor)
@@ -86,6 +88,8 @@ def _texts(frames: list[bytes], names: frozenset[str]) -> dict[Hashable, list[_P
     texts: dict[Hashable, list[_Piece]] = {}
     for number, raw in enumerate(frames):
         found: list[tuple[tuple[object, ...], int, str]] = []
+        if has_too_many_values(raw):
+            continue
         try:
             value = decoder.decode(_data(raw))
             _collect(value, (), names, found, 0)
