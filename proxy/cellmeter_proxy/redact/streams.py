@@ -146,18 +146,29 @@ def _spread(
     frames: list[bytes], pieces: list[_Piece], hits: list[tuple[int, int]]
 ) -> Iterator[tuple[int, tuple[int, int]]]:
     """Where the characters of the hits stand in the frames: frame number, and span in the text of its data."""
-    offset = 0
+    for piece, touched in _touched(pieces, hits):
+        source = _data(frames[piece.frame])
+        literal = next(islice(_STRING.finditer(source), piece.ordinal, None))
+        units = [unit.span() for unit in _UNIT.finditer(source, *literal.span(1))]
+        for low, high in touched:
+            for span in units[low:high]:
+                yield piece.frame, span
+
+
+def _touched(pieces: list[_Piece], hits: list[tuple[int, int]]) -> Iterator[tuple[_Piece, list[tuple[int, int]]]]:
+    """The pieces that the hits reach into, and where in each; the hits are in order, and none touches the next."""
+    offset = first = 0
     for piece in pieces:
         size = len(piece.text)
-        touched = [(max(start - offset, 0), min(end - offset, size)) for start, end in hits]
-        touched = [(low, high) for low, high in touched if low < high]
+        touched: list[tuple[int, int]] = []
+        while first < len(hits) and hits[first][0] < offset + size:
+            start, end = hits[first]
+            touched.append((max(start - offset, 0), min(end - offset, size)))
+            if end > offset + size:
+                break
+            first += 1
         if touched:
-            source = _data(frames[piece.frame])
-            literal = next(islice(_STRING.finditer(source), piece.ordinal, None))
-            units = [unit.span() for unit in _UNIT.finditer(source, *literal.span(1))]
-            for low, high in touched:
-                for start, end in units[low:high]:
-                    yield piece.frame, (start, end)
+            yield piece, touched
         offset += size
 
 
