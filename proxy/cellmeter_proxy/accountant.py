@@ -2,7 +2,8 @@
 
 Invariant: it is never in the way of a call. A row reaches it after the answer's last bytes were let go, texts are
 counted in a process of their own, and what was found reaches the row as an update of exactly the columns that are the
-accountant's. What it did not come to before the proxy stopped is null in the log, and can be worked out again from it.
+accountant's. What it did not come to before the proxy stopped, or for all that waits already (``MOST_WAITING``), is
+null in the log, and can be worked out from it at any time.
 A rate that it has learnt (``rates``) is used as the row is closed, and spares the next calls of its model all this.
 """
 
@@ -26,6 +27,8 @@ from cellmeter_proxy.writer import LogWriter
 if TYPE_CHECKING:
     from cellmeter_proxy.prices import Overrides
 
+MOST_WAITING: Final = 10_000
+"""So many rows wait in memory, a few KiB each; an estimate takes milliseconds, so that calls can come faster."""
 _GROUP: Final = 64
 _PAUSE_S: Final = 0.05
 """Rows that come within it share a commit."""
@@ -66,6 +69,8 @@ class Accountant:
         self._stopping = threading.Event()
         self._deadline = math.inf
         self._left_out = 0
+        self._too_many = 0
+        """How many calls came when as many waited as may."""
         self._estimator = EstimatorProcess(writer.path)
         self._thread = threading.Thread(target=self._run, name="cellmeter-accountant", daemon=True)
 
@@ -84,10 +89,14 @@ class Accountant:
 
     def take(self, call: Call) -> None:
         """See ``Accounting``."""
-        if needs_numbers(call, self.rates):
+        is_due = needs_numbers(call, self.rates)
+        if is_due and self._queue.qsize() < MOST_WAITING:
             # Whoever had the row committed lets the rest of the answer go in this same turn of the loop.
             self._loop.call_soon(self._queue.put, call)
-        elif call.usage_source == "provider" and self.on_numbers is not None:
+            return
+        if is_due:
+            self._leave_out()
+        if self.on_numbers is not None and (is_due or call.usage_source == "provider"):
             self.on_numbers(Numbers(call_id=call.call_id, cost=call.cost, price_source=call.price_source))
 
     def priced(self, call: Call) -> Call:
@@ -103,6 +112,17 @@ class Accountant:
         self._estimator.kill()
         if self._left_out:
             _logger.warning("calls left without cost or estimate when the proxy stopped: %d", self._left_out)
+        if self._too_many:
+            _logger.warning("calls left without cost or estimate because too many waited: %d", self._too_many)
+
+    def _leave_out(self) -> None:
+        self._too_many += 1
+        if self._too_many == 1:
+            _logger.warning(
+                "%d calls wait for their cost or estimate: further ones are left without until fewer do"
+                " (cellmeter audit --estimate works them out from the log)",
+                MOST_WAITING,
+            )
 
     def _store(self, numbers: list[Numbers], learned: str | None) -> None:
         for one in numbers:

@@ -115,7 +115,8 @@ def latest_reporting(log: Log, call: Call, *, after: int = 0, count: int) -> Ite
     """
     where = (
         "rowid > ? AND upstream IS ? AND coalesce(response_model, request_model) IS ? AND usage_source = 'provider'"
-        " AND response_blob IS NOT NULL AND request_bytes <= ? ORDER BY rowid DESC LIMIT ?"
+        " AND response_blob IS NOT NULL AND max(request_bytes, coalesce(response_bytes, 0)) <= ?"
+        " ORDER BY rowid DESC LIMIT ?"
     )
     found = log.rows(Call, where, (after, call.upstream, model_of(call), _LESSON_BYTES, count))
     yield from reversed(list(found))

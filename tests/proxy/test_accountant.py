@@ -199,6 +199,46 @@ async def test_what_was_not_worked_out_when_time_was_up_is_said(
     ]
 
 
+def reported(number: int) -> Call:
+    return Call(call_id=f"c{number}", session="s", writer="w", usage_source="provider", started_at=now_us())
+
+
+async def test_only_so_many_rows_wait_in_memory_and_the_others_are_told_to_have_no_numbers(
+    writer: LogWriter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cellmeter_proxy.accountant.MOST_WAITING", 2)
+    accountant = Accountant(writer)  # which has not begun to work
+    told: list[Numbers] = []
+    accountant.on_numbers = told.append
+    for number in range(4):
+        accountant.take(reported(number))
+        await asyncio.sleep(0)
+    assert told == [Numbers(call_id="c2"), Numbers(call_id="c3")]
+    assert caplog.messages == [
+        (
+            "2 calls wait for their cost or estimate: further ones are left without until fewer do"
+            " (cellmeter audit --estimate works them out from the log)"
+        )
+    ]
+
+
+async def test_how_many_calls_found_no_place_to_wait_is_said_at_the_end_and_their_numbers_are_null(
+    writer: LogWriter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, prices: Path
+) -> None:
+    monkeypatch.setattr("cellmeter_proxy.accountant.MOST_WAITING", 0)
+    accountant = await Accountant.start(writer, prices)
+    rows = [reported(number) for number in range(3)]
+    await writer.append(*rows)
+    for row in rows:
+        accountant.take(row)
+    await tell(accountant)
+    assert caplog.messages[1:] == ["calls left without cost or estimate because too many waited: 3"]
+    assert (
+        await writer.read(lambda log: [(call.cost, call.usage_source) for call in log.rows(Call)])
+        == [(None, "provider")] * 3
+    )
+
+
 def test_a_proxy_that_saw_no_call_has_loaded_neither_tokenizer_nor_prices(tmp_path: Path) -> None:
     program = """
 import asyncio, sys

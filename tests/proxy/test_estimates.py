@@ -10,8 +10,9 @@ import msgspec
 import pytest
 import zstandard
 
+from cellmeter_proxy.canonical import MAX_ELEMENTS
 from cellmeter_proxy.counts import is_unmetered
-from cellmeter_proxy.estimates import Estimator, answer_of, estimate_call, request_of
+from cellmeter_proxy.estimates import Estimator, answer_of, estimate_call, latest_reporting, request_of
 from cellmeter_proxy.log import CALIBRATION, Log, digest_of, make_blob
 from cellmeter_proxy.prices import Overrides, Price, cost_of, reported_cost
 from cellmeter_proxy.record import Call
@@ -236,3 +237,19 @@ def test_what_was_learned_is_read_back_from_the_log(log: Log) -> None:
 def test_a_large_call_is_not_counted_to_learn_from(log: Log) -> None:
     reporting(log, "r", 9000, request_bytes=1_000_001)
     assert Estimator(log).of(recorded(log, "a")).prompt_tokens == 8
+
+
+@pytest.mark.parametrize(("part", "expected"), [("request", (None, 1)), ("answer", (8, None))])
+def test_what_has_too_many_values_to_be_parsed_is_not_counted_and_the_rest_is(
+    log: Log, part: str, expected: tuple[int | None, int | None]
+) -> None:
+    body = (REQUEST if part == "request" else ANSWER)[:-1] + b',"data":[' + b"[]," * (MAX_ELEMENTS + 1) + b"1]}"
+    made = estimate_call(log, recorded(log, "a", **{part: body}))
+    assert (made.prompt_tokens, made.completion_tokens) == expected
+
+
+def test_a_call_with_a_large_answer_teaches_nothing_since_it_would_take_long_to_count(log: Log) -> None:
+    reported: dict[str, Any] = {"usage_source": "provider", "prompt_tokens": 8, "completion_tokens": 1}
+    recorded(log, "a", response_bytes=1_000_001, **reported)
+    small = recorded(log, "b", response_bytes=1_000_000, **reported)
+    assert list(latest_reporting(log, small, count=9)) == [small]

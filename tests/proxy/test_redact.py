@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import re
+import time
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -349,6 +350,24 @@ def test_however_a_secret_is_spread_it_is_masked(cuts: list[int], before: str, a
     )
     assert text == f"{before} {'*' * len(KEY)} {after}"
     assert found == 1
+
+
+def said(stream: bytes) -> str:
+    frames = [json.loads(frame.strip().removeprefix(b"data: ")) for frame in split(stream)]
+    return "".join(frame["choices"][0]["delta"]["content"] for frame in frames)
+
+
+@given(st.lists(st.sampled_from(["hunt", "er22", "hunter22", "hunter22 hunter22", "é", "", " ", "x"]), max_size=12))
+def test_however_many_secrets_are_spread_the_text_is_masked_as_it_is_in_one_piece(parts: list[str]) -> None:
+    masked, found = redact_stream(b"".join(map(chat, parts)), "chat.completions", Redactor(["hunter22"]))
+    assert (said(masked), found) == Redactor(["hunter22"]).text("".join(parts))
+
+
+def test_a_stream_of_many_secrets_takes_no_longer_than_it_is_long() -> None:
+    began = time.thread_time()
+    masked, found = redact_stream((chat("hunt") + chat("er22,")) * 5000, "chat.completions", Redactor(["hunter22"]))
+    assert (said(masked), found) == ("********," * 5000, 5000)
+    assert time.thread_time() - began < 4
 
 
 @given(st.binary())

@@ -4,9 +4,11 @@ Invariant: ``plain_texts`` gives the texts that the thorough reading of ``stream
 of the members that it has seen against those that are written in the bytes, so that none hides from it.
 """
 
+import codecs
 from collections.abc import Hashable
 from typing import Any, Final
 
+from cellmeter_proxy.redact.slices import slices
 from cellmeter_proxy.wire.frames import Frames
 from cellmeter_proxy.wire.runs import Run
 
@@ -37,7 +39,10 @@ def plain_texts(parsed: Frames, names: frozenset[str]) -> list[str] | None:
     except RecursionError:
         return None
     quoted = [b'"%b"' % name.encode() for name in names]
-    if reader.seen != sum(map(body.count, quoted)) and reader.seen != sum(_as_name(body, one) for one in quoted):
+    # Counted one by one: a single call for all would keep every other thread waiting where the stream is large.
+    if reader.seen != sum([body.count(one) for one in quoted]) and reader.seen != sum(
+        [_as_name(body, one) for one in quoted]
+    ):
         return None
     return ["".join(pieces) for pieces in reader.texts.values()]
 
@@ -78,10 +83,16 @@ def _identity(value: dict[str, Any]) -> Hashable:
 
 
 def _is_utf8(body: bytes) -> bool:
+    if body.isascii():
+        return True
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        return body.isascii() or bool(body.decode())
+        for part in slices(body, overlap=0):
+            decoder.decode(part)
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def _as_name(body: bytes, quoted: bytes) -> int:

@@ -1,7 +1,7 @@
 """Finding secrets in text and masking them.
 
 Invariant: what is masked keeps its length and the prefix that tells its kind (``sk-``, ``Bearer ``), so that JSON stays
-JSON, a secret can be masked piece by piece, and masking twice changes nothing.
+JSON, a secret can be masked piece by piece, and masking twice changes nothing. It takes time linear in the text.
 """
 
 import base64
@@ -16,12 +16,15 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from cellmeter_proxy.redact.shared import Known, Span, joined, left
+from cellmeter_proxy.redact.slices import SLICE, find, slices
 from cellmeter_proxy.redact.words import long_words
 
 Data = bytes  # inside the class the name belongs to the method that the house calls ``bytes``
 MIN_SECRET: Final = 6
 """A given secret shorter than this is not looked for: masking it would riddle every text."""
 _MASK: Final = b"*"
+_OVERLAP: Final = 64
+"""What is looked for of a key of any shape is shorter: how it begins, and the least long word."""
 _SHORT: Final = 200
 _MAX_HARMLESS: Final = 256
 
@@ -31,19 +34,22 @@ class _Shape(msgspec.Struct, frozen=True):
 
     needle: bytes
     pattern: re.Pattern[bytes]
+    barren: re.Pattern[bytes]
+    """Matches where the pattern does not: what none of its keys begins in, so that it is not looked through again."""
 
 
-def _shape(needle: bytes, pattern: bytes) -> _Shape:
-    return _Shape(needle, re.compile(_START + pattern))
+def _shape(needle: bytes, pattern: bytes, barren: bytes = b"(?!)") -> _Shape:
+    return _Shape(needle, re.compile(_START + pattern), re.compile(_START + barren))
 
 
 _START: Final = rb"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4}))"
 """Not within a word; the letters of an escape in JSON, such as that of a line's end, are no part of one."""
+_NO_DIGIT: Final = rb"[A-Za-z_-]*+(?![0-9])"
 _SHAPES: Final = tuple(
-    _shape(needle, pattern)
-    for needle, pattern in (
-        (b"sk-", rb"(sk-(?:ant-|proj-|or-v1-|svcacct-)?)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}"),
-        (b"cm-", rb"(cm-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}"),
+    _shape(*parts)
+    for parts in (
+        (b"sk-", rb"(sk-(?:ant-|proj-|or-v1-|svcacct-)?)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}", _NO_DIGIT),
+        (b"cm-", rb"(cm-)(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{16,}", _NO_DIGIT),
         (b"gsk_", rb"(gsk_)[A-Za-z0-9]{20,}"),
         (b"AIza", rb"(AIza)[A-Za-z0-9_-]{35}"),
         *((b"gh%c_" % kind, rb"(gh%c_)[A-Za-z0-9]{30,}" % kind) for kind in b"pousr"),
@@ -53,7 +59,11 @@ _SHAPES: Final = tuple(
         (b"nvapi-", rb"(nvapi-)[A-Za-z0-9_-]{30,}"),
         (b"xai-", rb"(xai-)[A-Za-z0-9]{30,}"),
         (b"AKIA", rb"(AKIA)[A-Z0-9]{16}"),
-        (b"eyJ", rb"(eyJ)[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+        (
+            b"eyJ",
+            rb"(eyJ)[A-Za-z0-9_-]{10,}+\.eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}",
+            rb"[A-Za-z0-9_-]{13,}+",
+        ),
         *((b"%cearer " % b, rb"(%cearer )(?=[A-Za-z._~+/=-]*[0-9])[A-Za-z0-9._~+/=-]{16,}" % b) for b in b"Bb"),
     )
 )
@@ -85,6 +95,7 @@ class Redactor:
         self._longest = max(map(len, long_enough), default=0)
         in_words = [*(form.word for form in self._forms if form.word), *(shape.needle for shape in _SHAPES)]
         self._in_words = re.compile(_any_of(in_words)).search
+        self._overlap = max(self._longest, _OVERLAP)
         self._in_data = [form.text for form in self._forms if not form.word]
 
     def bytes(self, data: Data) -> tuple[Data, int]:
@@ -120,8 +131,7 @@ class Redactor:
                 known shape goes on: at the quotes of JSON strings, and at numbers outside of strings.
 
         """
-        words = b" ".join(long_words(brief))
-        return self._in_words(words) is None and not any(form in data or form in brief for form in self._in_data)
+        return not (self._words_of(brief) or self._stands_in(data) or self._stands_in(brief))
 
     def spans(self, data: Data, known: Known | None = None) -> list[Span]:
         """Where the bytes are that have to be masked: in order, and none touching the next.
@@ -138,19 +148,32 @@ class Redactor:
         return joined([*elsewhere, *((first + start, last + start) for first, last in found)])
 
     def _spans(self, data: Data) -> list[Span]:
-        words = b" ".join(long_words(data))
-        if self._in_words(words) is None and not (self._in_data and any(map(data.__contains__, self._in_data))):
+        words = self._words_of(data)
+        if not words and not self._stands_in(data):
             return []
         spans = (*_given(data, words, self._forms), *_shaped(data, words))
         return [span for span in spans if data[slice(*span)].strip(_MASK)]
 
+    def _stands_in(self, data: Data) -> bool:
+        """Whether a given secret without a long word stands in data."""
+        return bool(self._in_data) and any(find(data, form) >= 0 for form in self._in_data)
+
+    def _words_of(self, data: Data) -> Data:
+        """The long words of data; none where there is certainly no secret in any of them."""
+        if len(data) <= SLICE:
+            words = b" ".join(long_words(data))
+            return b"" if self._in_words(words) is None else words
+        return b" ".join(filter(self._in_words, (b" ".join(long_words(part)) for part in slices(data, self._overlap))))
+
 
 def mask(data: Data, spans: Iterable[Span]) -> Data:
     """The data with asterisks where the spans are."""
-    out = bytearray(data)
+    parts: list[Data | memoryview] = []
+    view, at = memoryview(data), 0
     for start, end in spans:
-        out[start:end] = _MASK * (end - start)
-    return Data(out)
+        parts += (view[at:start], _MASK * (end - start))
+        at = end
+    return b"".join([*parts, view[at:]])
 
 
 class Redactors:
@@ -197,20 +220,21 @@ def _any_of(texts: Iterable[bytes]) -> bytes:
 
 def _given(data: bytes, words: bytes, forms: list[_Form]) -> Iterator[tuple[int, int]]:
     for form in forms:
-        at = data.find(form.text) if form.word in words else -1
+        at = find(data, form.text) if form.word in words else -1
         while at >= 0:
             yield at, at + len(form.text)
-            at = data.find(form.text, at + 1)
+            at = find(data, form.text, at + 1)
 
 
 def _shaped(data: bytes, words: bytes) -> Iterator[tuple[int, int]]:
     for shape in _SHAPES:
-        at = data.find(shape.needle) if shape.needle in words else -1
+        at = find(data, shape.needle) if shape.needle in words else -1
         while at >= 0:
             match = shape.pattern.match(data, at)
             if match is not None:
                 yield match.end(1), match.end()
-            at = data.find(shape.needle, at + 1 if match is None else match.end())
+            over = match or shape.barren.match(data, at)
+            at = find(data, shape.needle, at + 1 if over is None else over.end())
 
 
 def _forms(secret: str) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from cellmeter_proxy.redact.pieces import IDENTITY, plain_texts
 from cellmeter_proxy.redact.secrets import Redactor
 from cellmeter_proxy.sse import BOM, parse_frame
 from cellmeter_proxy.wire.frames import Frames, read_frames
+from cellmeter_proxy.wire.outline import has_too_many_values
 
 _CHAT: Final = frozenset({"content", "reasoning", "reasoning_content", "refusal", "text", "arguments", "transcript"})
 _MESSAGES: Final = frozenset({"text", "thinking", "partial_json"})
@@ -50,7 +51,8 @@ def redact_stream(body: bytes, dialect: Dialect, redactor: Redactor) -> tuple[by
     Args:
         body: without content coding.
         dialect: names the members whose pieces make up a text; of an unknown one any such member is taken.
-        redactor: what to look for.
+        redactor: what to look for. In a frame that has too many values to be parsed (``wire.outline``) only the bytes
+            are looked through.
 
     """
     return redact_frames(read_frames(body, dialect), dialect, redactor)
@@ -86,6 +88,8 @@ def _texts(frames: list[bytes], names: frozenset[str]) -> dict[Hashable, list[_P
     texts: dict[Hashable, list[_Piece]] = {}
     for number, raw in enumerate(frames):
         found: list[tuple[tuple[object, ...], int, str]] = []
+        if has_too_many_values(raw):
+            continue
         try:
             value = decoder.decode(_data(raw))
             _collect(value, (), names, found, 0)
@@ -142,18 +146,29 @@ def _spread(
     frames: list[bytes], pieces: list[_Piece], hits: list[tuple[int, int]]
 ) -> Iterator[tuple[int, tuple[int, int]]]:
     """Where the characters of the hits stand in the frames: frame number, and span in the text of its data."""
-    offset = 0
+    for piece, touched in _touched(pieces, hits):
+        source = _data(frames[piece.frame])
+        literal = next(islice(_STRING.finditer(source), piece.ordinal, None))
+        units = [unit.span() for unit in _UNIT.finditer(source, *literal.span(1))]
+        for low, high in touched:
+            for span in units[low:high]:
+                yield piece.frame, span
+
+
+def _touched(pieces: list[_Piece], hits: list[tuple[int, int]]) -> Iterator[tuple[_Piece, list[tuple[int, int]]]]:
+    """The pieces that the hits reach into, and where in each; the hits are in order, and none touches the next."""
+    offset = first = 0
     for piece in pieces:
         size = len(piece.text)
-        touched = [(max(start - offset, 0), min(end - offset, size)) for start, end in hits]
-        touched = [(low, high) for low, high in touched if low < high]
+        touched: list[tuple[int, int]] = []
+        while first < len(hits) and hits[first][0] < offset + size:
+            start, end = hits[first]
+            touched.append((max(start - offset, 0), min(end - offset, size)))
+            if end > offset + size:
+                break
+            first += 1
         if touched:
-            source = _data(frames[piece.frame])
-            literal = next(islice(_STRING.finditer(source), piece.ordinal, None))
-            units = [unit.span() for unit in _UNIT.finditer(source, *literal.span(1))]
-            for low, high in touched:
-                for start, end in units[low:high]:
-                    yield piece.frame, (start, end)
+            yield piece, touched
         offset += size
 
 

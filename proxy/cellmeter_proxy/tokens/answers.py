@@ -14,6 +14,7 @@ from cellmeter_proxy.sse import parse_frame, split
 from cellmeter_proxy.tokens.conversation import ToolCall
 from cellmeter_proxy.tokens.jsontext import as_source, as_text
 from cellmeter_proxy.wire.fields import as_list, as_object, load
+from cellmeter_proxy.wire.outline import has_too_many_values
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +85,8 @@ def answer_of(dialect: Dialect, body: bytes) -> Answer | None:
         return None
     gathered = Gathered()
     for document in _documents(body):
-        reader(as_object(load(document)), gathered)
+        if not has_too_many_values(document):
+            reader(as_object(load(document)), gathered)
     answer = gathered.answer()
     return answer if gathered.slots or answer.hidden_reasoning or answer.uncounted else None
 

@@ -8,14 +8,18 @@ from cellmeter_proxy.tokens.conversation import Content, Conversation, Message, 
 from cellmeter_proxy.tokens.jsontext import as_source, as_text, compact
 from cellmeter_proxy.tokens.toolspec import Tool
 from cellmeter_proxy.wire.fields import as_list, as_object, load
+from cellmeter_proxy.wire.outline import has_too_many_values
 
 _SERVER_TOOL: Final = "server-side tool not counted"
 
 
 def conversation_of(dialect: Dialect, body: bytes) -> Conversation | None:
-    """What a request asks the model to read; None where the body is not a JSON object or the dialect has no prompt."""
+    """What a request asks the model to read.
+
+    None where the body is not a JSON object, or one of too many values, or where the dialect has no prompt.
+    """
     reader = _READERS.get(dialect)
-    request = load(body)
+    request = None if has_too_many_values(body) else load(body)
     if reader is None or not isinstance(request, dict):
         return None
     return reader(as_object(request))

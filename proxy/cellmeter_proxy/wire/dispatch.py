@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from cellmeter_proxy import canonical
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.wire import chat, completions, embeddings, messages, other, responses
 from cellmeter_proxy.wire.facts import AnswerFacts, Conversation, RequestFacts
 from cellmeter_proxy.wire.fields import as_object, text
 from cellmeter_proxy.wire.history import plain_message
+from cellmeter_proxy.wire.outline import is_too_large, may_be_whole, outline
 from cellmeter_proxy.wire.tools import fetched, provider_tools
 
 _ANSWERS: Final[dict[Dialect, Callable[[bytes], AnswerFacts]]] = {
@@ -79,9 +82,14 @@ def request_facts(dialect: Dialect, endpoint: str, request: object, said: Conver
 def read_answer(dialect: Dialect, body: bytes) -> AnswerFacts:
     """What one whole JSON answer says. White space before it is nothing (some providers send it to keep a line open).
 
+    Of one that is too large to be parsed only what the members at its end say (``outline``): all else is None.
+
     Args:
         dialect: see ``dialect_of``.
         body: without content coding.
 
     """
-    return _ANSWERS.get(dialect, other.read_answer)(body)
+    read = _ANSWERS.get(dialect, other.read_answer)
+    if not is_too_large(body):
+        return read(body)
+    return replace(read(outline(body)), complete=may_be_whole(body))

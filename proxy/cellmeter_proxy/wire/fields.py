@@ -56,6 +56,8 @@ def load_object(raw: bytes) -> dict[str, Any]:
 
 def load_answer(body: bytes) -> dict[str, Any]:
     """The object that a whole JSON answer is; Google sends an error as an array of one."""
+    if not body.lstrip().startswith((b"{", b"[")):  # sound, most often: not to be read as text
+        return {}
     value = load(body)
     return as_object(value[0]) if isinstance(value, list) and len(value) == 1 else as_object(value)
 

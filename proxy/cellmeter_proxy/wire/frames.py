@@ -3,6 +3,7 @@
 Invariant: the frames, joined, are the stream.
 """
 
+from bisect import bisect_right
 from itertools import accumulate
 from typing import Any, Final
 
@@ -12,12 +13,15 @@ from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.shape import MARKS
 from cellmeter_proxy.sse import Event, parse_frame, split
 from cellmeter_proxy.wire.fields import load
+from cellmeter_proxy.wire.outline import has_too_many_values
 from cellmeter_proxy.wire.runs import END, Run, fold
 
 _DONE: Final = b"[DONE]"
 _NULL: Final = b"null"
 _MARK: Final = b"\\u0000\\u0000"
 _DECODER: Final = msgspec.json.Decoder(list[Any])
+_AT_ONCE: Final = 256 * 1024
+"""About so many bytes are parsed in one step, in which no other thread has the interpreter."""
 
 
 class Frames(msgspec.Struct, frozen=True):
@@ -92,12 +96,26 @@ def _marked(run: Run, numbers: dict[bytes, int]) -> bytes:
 
 
 def _load_all(events: list[Event | None]) -> list[Any]:
-    """The value of the data of each event, read in one go where all of it is valid JSON.
+    """The value of the data of each event; of what has too many values to be parsed None, as of what is no JSON."""
+    texts = [_NULL if event is None or event.data == _DONE else event.data for event in events]
+    if sum(map(len, texts)) <= _AT_ONCE:
+        return _load_together(texts)
+    ends = list(accumulate(map(len, texts)))
+    values: list[Any] = []
+    while len(values) < len(texts):
+        start = len(values)
+        end = max(bisect_right(ends, ends[start] - len(texts[start]) + _AT_ONCE), start + 1)
+        group = texts[start:end]
+        values += [None] if has_too_many_values(group[0]) else _load_together(group)
+    return values
+
+
+def _load_together(texts: list[bytes]) -> list[Any]:
+    """The value of each text, read in one go where all of it is valid JSON.
 
     Between them stands a value that none of them has: where all of those are found in their places, there is one value
     between two of them.
     """
-    texts = [_NULL if event is None or event.data == _DONE else event.data for event in events]
     together = b"[%b]" % (b',"%b",' % _MARK).join(texts)
     if together.count(_MARK) == len(texts) - 1:
         try:

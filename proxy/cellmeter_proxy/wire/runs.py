@@ -17,6 +17,7 @@ import msgspec
 from cellmeter_proxy.record import Dialect
 from cellmeter_proxy.shape import MARKS, MOST_HOLES, Shape, shapes
 from cellmeter_proxy.sse import Event, parse_frame
+from cellmeter_proxy.wire.outline import has_too_many_values
 
 END: Final = b"\n\n"
 _ROW: Final = b"\n"
@@ -176,6 +177,8 @@ def _names(path: _Path) -> tuple[str, ...]:
 
 def _read(data: bytes, dialect: Dialect) -> dict[str, Any] | None:
     """The JSON object of a frame that brings a piece of text and no fact of its own."""
+    if has_too_many_values(data):
+        return None
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
