@@ -15,6 +15,7 @@ from cellmeter_proxy.wire.frames import Frames
 from cellmeter_proxy.wire.stream import UNREADABLE_TAIL
 
 _MOST_DIGITS: Final = 18
+_MUCH_SPACE: Final = 64 * 1024
 _STREAM_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -208,13 +209,13 @@ def relabelled(
 
     Returns:
         The given one where the headers were right, else another that has been given nothing yet. None where nothing
-        but white space has come: ask again.
+        but white space has come: ask again. Of much of that no more is expected.
 
     """
     beginning = watcher.decoded.lstrip().removeprefix(BOM).lstrip()
     if beginning.startswith((b"{", b"[")):
         return _unary(dialect, headers) if isinstance(watcher, StreamWatcher) else watcher
-    if not beginning and watcher.decode_error is None:
+    if not beginning and watcher.decode_error is None and sum(watcher.sizes) < _MUCH_SPACE:
         return None
     if isinstance(watcher, StreamWatcher) or not _begins_a_stream(beginning):
         return watcher

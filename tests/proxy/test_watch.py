@@ -94,3 +94,12 @@ def test_the_first_bytes_say_what_an_answer_is(content_type: str, beginning: byt
     found = relabelled(watcher, "chat.completions", headers)
     assert found is not None
     assert (found.frames is not None) is is_stream
+
+
+def test_an_answer_that_begins_with_much_white_space_is_what_its_headers_say() -> None:
+    headers = {"content-type": "text/event-stream"}
+    watcher = watch("chat.completions", headers)
+    watcher.feed(b" " * (64 * 1024 - 1), 1.0)
+    assert relabelled(watcher, "chat.completions", headers) is None
+    watcher.feed(b" ", 2.0)
+    assert relabelled(watcher, "chat.completions", headers) is watcher
