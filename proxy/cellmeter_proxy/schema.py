@@ -188,6 +188,9 @@ _SMALLER_INDEXES: Final = (
         WHERE prefix_hash IS NOT NULL""",
 )
 _USUAL: Final = "CASE WHEN at >= 0 THEN 'strand' ELSE 'zstd' END"
+# What is none (of a damaged log) stays as it is, text that is no UTF-8 too, which no function of Python's can be given.
+_IS_DIGEST: Final = f"""typeof(digest) = 'text' AND length(CAST(digest AS BLOB)) = 71
+    AND digest GLOB 'sha256:{"[0-9a-f]" * 64}'"""
 _PACKED: Final = (
     "ALTER TABLE blobs RENAME TO blobs_before",
     "DROP INDEX idx_blobs_digest",
@@ -198,7 +201,8 @@ _PACKED: Final = (
         strand INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format(">> 8")}) VIRTUAL,
         place INTEGER GENERATED ALWAYS AS ({_OF_A_STRAND.format("& 255")}) VIRTUAL)""",
     f"""INSERT INTO blobs (at, sha256, size, data, base, coded)
-        SELECT at, packed(digest), size, data, base, nullif(codec, {_USUAL}) FROM blobs_before ORDER BY at""",
+        SELECT at, CASE WHEN {_IS_DIGEST} THEN packed(digest) ELSE nullif(digest, '') END, size, data, base,
+            nullif(codec, {_USUAL}) FROM blobs_before ORDER BY at""",
     "DROP TABLE blobs_before",
     "CREATE INDEX idx_blobs_digest ON blobs (substr(sha256, 1, 4))",
 )

@@ -138,6 +138,22 @@ def test_a_migrated_log_holds_the_same_rows(old_log: OldLog, version: int) -> No
     assert version_of(path) == str(SCHEMA_VERSION)
 
 
+@pytest.mark.parametrize("damaged", ["NULL", "'7'", "CAST(x'74ff' AS TEXT)", "'sha256:' || CAST(x'c3' AS TEXT)"])
+def test_a_log_with_a_damaged_digest_is_migrated_and_keeps_what_it_holds(old_log: OldLog, damaged: str) -> None:
+    path = old_log(6)
+    with closing(sqlite3.connect(path)) as conn:
+        (at, good), *_ = conn.execute("SELECT at, digest FROM blobs WHERE at >= 0 AND digest != '' ORDER BY at DESC")
+        conn.execute(f"UPDATE blobs SET digest = {damaged} WHERE at = ?", (at,))
+        others = [name for (name,) in conn.execute("SELECT digest FROM blobs WHERE at != ? AND digest != ''", (at,))]
+        conn.commit()
+    with Log.create(path) as log:
+        assert not log.has_blob(good)
+        assert others
+        assert all(digest_of(log.blob(name)) == name for name in others)
+        kept = log.conn.execute(f"SELECT nullif(digest, '') IS {damaged} FROM blobs WHERE at = ?", (at,)).fetchall()
+        assert kept == [(1,)]
+
+
 def test_a_migration_that_is_killed_anywhere_leaves_the_older_log(
     old_log: OldLog, killed_after: Callable[..., int]
 ) -> None:
