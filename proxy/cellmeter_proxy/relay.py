@@ -342,6 +342,8 @@ class Relay:
         row = await close_call(
             self._writer, row, exchange.attempts, answer, exchange.redactor, price=price, opening=exchange.opening
         )
+        # Of an answer that was whole the row was not awaited before; without it, its end was written nowhere.
+        await exchange.opening
         if not exchange.closed:
             self._metrics.recorded(row, time.perf_counter() - asked)
             self._policy.till.settle(row)

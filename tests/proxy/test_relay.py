@@ -418,6 +418,24 @@ async def test_an_answer_is_withheld_when_its_row_cannot_be_closed(
     assert refused.error == "the log could not be written at its beginning"
 
 
+async def test_an_answer_is_withheld_when_its_row_could_not_be_opened_and_its_end_could_be_written(
+    recorder: Recorder, log_path: Path
+) -> None:
+    """The answer is whole when it comes, and decodes to so much that its end is written by itself."""
+    packed = gzip.compress(ANSWER.replace(b"hello", b"hello" * 100_000))
+    answer = json_answer(packed, b"200 OK", b"Content-Encoding: gzip")
+    async with LiteralProvider([answer]) as provider, recorder(provider) as proxy:
+        with sqlite3.connect(log_path) as conn:
+            conn.execute("CREATE TRIGGER no_room BEFORE INSERT ON calls BEGIN SELECT RAISE(ABORT, 'no room'); END")
+        conn.close()
+        client = await LiteralClient.connect(proxy.url)
+        await client.post(PATH, BODY, KEY, b"Connection: close")
+        received, _ = await client.rest()
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert packed not in received
+    assert calls(log_path) == []
+
+
 async def test_a_cell_only_proxy_refuses_and_records_what_has_no_key(recorder: Recorder, log_path: Path) -> None:
     options = {"cells_only": True, "upstream_key": "sk-provider-0123456789abcdef"}
     async with LiteralProvider([json_answer(ANSWER)]) as provider, recorder(provider, **options) as proxy:
