@@ -158,16 +158,17 @@ class Supervisor:
         They cannot write it: only a process that has it open alone can have the files made anew (``intact``), and that
         is this one, before it starts others in their place.
         """
-        files = Files(self._config.log)
+        files: Files | None = None
         while not self._stopping.is_set():
             moved: list[str] = []
             with suppress(OSError):  # a directory that cannot be looked into is for those who write to say
+                files = files or Files(self._config.log)
                 moved = files.moved()
             if moved and str(self._config.log) not in moved:
                 _logger.warning("%s was deleted; the workers are ended", " and ".join(moved))
                 for process in self._processes:
                     process.kill()
-                files = Files(self._config.log)
+                files = None
             await _within(self._stopping, _LOOK_S)
 
     async def _keep(self, sockets: Sequence[socket.socket], ready: asyncio.Event) -> None:
