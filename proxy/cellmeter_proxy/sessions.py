@@ -19,7 +19,13 @@ MAX_LINKS: Final = 1 << 16
 _MOST_MISSED: Final = 1024
 """Where others have written more rows, sessions are asked for again instead."""
 _FIND: Final = """
-    WITH stretch (number) AS (SELECT ?2 >> 8 UNION ALL SELECT number - 1 FROM stretch WHERE number > 0)
+    WITH stretch (number) AS (
+        SELECT (?2 >> 8) + 1 UNION ALL SELECT (
+            SELECT coalesce(seq, 0) >> 8 FROM calls
+            WHERE session = ?1 AND coalesce(seq, 0) >> 8 < number AND prefix_hash IS NOT NULL
+            ORDER BY coalesce(seq, 0) >> 8 DESC LIMIT 1
+        ) FROM stretch WHERE number IS NOT NULL
+    )
     SELECT value, (
         SELECT newest FROM (
             SELECT (
@@ -30,7 +36,8 @@ _FIND: Final = """
         ) WHERE newest IS NOT NULL LIMIT 1
     ) AS found FROM json_each(?3) WHERE found IS NOT NULL"""
 """The links that calls of a session ended in, and the newest of these calls: one look into the index for each link and
-each 256 calls of the session, as a history that is resent a thousand times has a thousand rows.
+each 256 calls of the session, as a history that is resent a thousand times has a thousand rows. Where the numbers of a
+damaged log leave a gap, it is passed over.
 """
 
 

@@ -143,3 +143,17 @@ def test_a_link_is_found_however_many_calls_the_session_has_made_since(tmp_path:
         newest = reader.conn.execute("SELECT request_blob FROM calls WHERE session = 'b' ORDER BY seq DESC").fetchone()
         assert reader._sessions.base_of("b", "link") == newest[0]
         reader.commit()
+
+
+@pytest.mark.timeout(20)
+def test_a_row_of_a_damaged_log_with_an_absurd_place_keeps_nobody_waiting(tmp_path: Path) -> None:
+    with Log.create(tmp_path / "a.db", "process") as log:
+        write(log, "a", "one", has_body=True)
+        write(log, "a", "two", has_body=True)
+        log.append(Call(call_id=new_id(), session="a", writer="w", started_at=1, seq=1 << 60, prefix_hash="three"))
+        asked = Sessions(log.conn)
+        assert asked.known_prefixes("a", ["one", "three", "four"]) == {"one", "three"}
+        assert asked.base_of("a", "two") is not None
+        plan = str(log.conn.execute(f"EXPLAIN QUERY PLAN {sessions._FIND}", ("a", 1, '["one"]')).fetchall())
+    assert "SCAN calls" not in plan
+    assert "TEMP B-TREE" not in plan
