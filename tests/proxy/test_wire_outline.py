@@ -53,6 +53,14 @@ def test_a_large_answer_that_says_nothing_at_its_end_is_whole_and_otherwise_unkn
     assert read_answer(dialect, body[:-3]).complete is False
 
 
+def test_usage_of_an_object_within_is_not_the_answers_own_where_the_answer_breaks_off_behind_it() -> None:
+    body = large({"nested": {"usage": USAGE}})
+    assert outline(body) == b"{}"
+    assert outline(body.removesuffix(b"}")) == b"{}"
+    facts = read_answer("embeddings", body.removesuffix(b"}"))
+    assert (facts.usage.prompt_tokens, facts.usage_source) == (None, "none")
+
+
 def test_an_answer_as_large_as_a_request_may_be_is_parsed() -> None:
     body = b'{"id":"r","usage":{"prompt_tokens":5},"data":"%b"}'
     body %= b"x" * (MAX_BYTES - len(body) + 2)
