@@ -11,7 +11,7 @@ from typing import Protocol
 import aiohttp
 
 from cellmeter_proxy.exchange import Exchange
-from cellmeter_proxy.http_body import Take
+from cellmeter_proxy.http_body import Take, each_of
 from cellmeter_proxy.outcome import Broken
 from cellmeter_proxy.record import Call
 from cellmeter_proxy.sending import Incoming, NoAnswerError
@@ -168,10 +168,8 @@ class _Taped(Incoming, frozen=True):
         """Never told: what has come to the call that was joined may still not be read to its end."""
         return False
 
-    async def each(self, take: Take) -> AsyncIterator[None]:
-        async for chunk in self.chunks():
-            if not take(chunk):
-                yield
+    def each(self, take: Take) -> AsyncIterator[None]:
+        return each_of(self.chunks(), take)
 
 
 class _Recorded(_Taped, frozen=True, kw_only=True):

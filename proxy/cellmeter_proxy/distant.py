@@ -15,7 +15,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from cellmeter_proxy.attach import Playable, Tape, Tapes
 from cellmeter_proxy.exchange import Exchange
 from cellmeter_proxy.headers import RawHeaders
-from cellmeter_proxy.http_body import Take
+from cellmeter_proxy.http_body import Take, each_of
 from cellmeter_proxy.link import Link, LinkLostError
 from cellmeter_proxy.messages import (
     AnswerHead,
@@ -135,10 +135,8 @@ class _DistantAnswer:
             if more.broken is not None:
                 raise aiohttp.ClientPayloadError(more.broken)
 
-    async def each(self, take: Take) -> AsyncIterator[None]:
-        async for chunk in self.chunks():
-            if not take(chunk):
-                yield
+    def each(self, take: Take) -> AsyncIterator[None]:
+        return each_of(self.chunks(), take)
 
     def take_all(self) -> bytes:
         """Nothing: every piece is asked for."""

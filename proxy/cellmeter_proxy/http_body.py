@@ -17,6 +17,13 @@ Take = Callable[[bytes], bool]
 _MAX_WAITING: Final = 128 * 1024
 
 
+async def each_of(chunks: AsyncIterator[bytes], take: Take) -> AsyncIterator[None]:
+    """Have pieces taken that an iterator gives; yields for each that ``take`` left (see ``ArrivingBody.each``)."""
+    async for chunk in chunks:
+        if not take(chunk):
+            yield
+
+
 class ProviderLine(Protocol):
     """What an answer asks of the connection that it comes over."""
 

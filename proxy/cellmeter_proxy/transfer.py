@@ -14,7 +14,7 @@ from multidict import CIMultiDictProxy
 from cellmeter_proxy.encodings import StreamDecoder, codings
 from cellmeter_proxy.headers import RawHeaders
 from cellmeter_proxy.http_answer import ProviderAnswer
-from cellmeter_proxy.http_body import Take
+from cellmeter_proxy.http_body import Take, each_of
 
 _CHUNKED: Final = "chunked"
 
@@ -79,11 +79,9 @@ class Unwrapped:
         self._decoder.finish()
         self._check()
 
-    async def each(self, take: Take) -> AsyncIterator[None]:
+    def each(self, take: Take) -> AsyncIterator[None]:
         """See ``ProviderAnswer.each``."""
-        async for chunk in self.chunks():
-            if not take(chunk):
-                yield
+        return each_of(self.chunks(), take)
 
     def take_all(self) -> bytes:
         """Nothing: all of it comes in pieces."""
